@@ -1,0 +1,2 @@
+//! The `mapwitness` command.
+fn main() {}

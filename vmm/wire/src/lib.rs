@@ -1,0 +1,305 @@
+//! What the host and the guest's agent say to each other, and where.
+//!
+//! One message area, a memslot outside the guest's RAM, is shared by both. The
+//! agent writes a [`Reply`] into it and rings the doorbell, an `out` to
+//! [`DOORBELL_PORT`]; that exit freezes the vCPU. The host reads the reply, looks
+//! at the guest for as long as it likes, writes the next [`Request`] into the same
+//! area and resumes the vCPU. The first message after boot is [`Reply::Ready`].
+//!
+//! The area begins with a [`Header`] of fixed layout, so that an agent of another
+//! version is recognised before anything of its message is decoded.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod frame;
+pub mod regs;
+
+pub use frame::{FrameError, Header, decode, encode};
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+/// Version of the messages below. Any change to them changes it.
+pub const VERSION: u32 = 1;
+/// I/O port whose 32-bit `out` hands a message to the host.
+pub const DOORBELL_PORT: u16 = 0x0d00;
+/// Bytes of the message area.
+pub const AREA_LEN_BYTES: usize = 256 * 1024;
+/// Kernel command line parameter that tells the agent the area's guest physical
+/// address: `mapwitness.area=0x...`.
+pub const AREA_PARAMETER: &str = "mapwitness.area";
+
+/// What a mapping may be used for; the `PROT_*` of mmap(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Prot {
+    /// `PROT_READ`.
+    pub read: bool,
+    /// `PROT_WRITE`.
+    pub write: bool,
+    /// `PROT_EXEC`.
+    pub exec: bool,
+}
+
+impl Prot {
+    /// `PROT_NONE`.
+    pub const NONE: Self = Self {
+        read: false,
+        write: false,
+        exec: false,
+    };
+    /// `PROT_READ`.
+    pub const READ: Self = Self {
+        read: true,
+        ..Self::NONE
+    };
+    /// `PROT_READ | PROT_WRITE`.
+    pub const READ_WRITE: Self = Self {
+        write: true,
+        ..Self::READ
+    };
+}
+
+/// `MAP_SHARED` or `MAP_PRIVATE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Sharing {
+    /// `MAP_SHARED`.
+    Shared,
+    /// `MAP_PRIVATE`.
+    Private,
+}
+
+/// Access mode of open(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum OpenMode {
+    /// `O_RDONLY`.
+    ReadOnly,
+    /// `O_WRONLY`.
+    WriteOnly,
+    /// `O_RDWR`.
+    ReadWrite,
+}
+
+/// Advice of madvise(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Advice {
+    /// `MADV_DONTNEED`.
+    DontNeed,
+    /// `MADV_DONTFORK`.
+    DontFork,
+    /// `MADV_DOFORK`.
+    DoFork,
+    /// `MADV_POPULATE_READ`.
+    PopulateRead,
+    /// `MADV_POPULATE_WRITE`.
+    PopulateWrite,
+}
+
+/// A file descriptor of the agent's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Fd(pub i32);
+
+/// One thing that the agent does, in the process that holds the doorbell.
+///
+/// Addresses are guest virtual, lengths are bytes and go to the system call as
+/// they are, also when hostile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// finit_module(2) on a file of the initramfs. Answer: [`Value::Unit`].
+    LoadModule {
+        /// Absolute path.
+        path: String,
+        /// Module parameters, `name=value` separated by spaces.
+        parameters: String,
+    },
+    /// delete_module(2). Answer: [`Value::Unit`].
+    UnloadModule {
+        /// Module's name.
+        name: String,
+    },
+    /// open(2), with `O_CLOEXEC`. Answer: [`Value::Fd`].
+    Open {
+        /// Absolute path.
+        path: String,
+        /// Access mode.
+        mode: OpenMode,
+    },
+    /// close(2). Answer: [`Value::Unit`].
+    Close {
+        /// What to close.
+        fd: Fd,
+    },
+    /// mmap(2). Answer: [`Value::Address`].
+    Map {
+        /// The file, or `None` for `MAP_ANONYMOUS`.
+        fd: Option<Fd>,
+        /// Where, with `MAP_FIXED`; `None` lets the kernel choose.
+        fixed_at: Option<u64>,
+        /// Bytes.
+        len_bytes: u64,
+        /// Protection.
+        prot: Prot,
+        /// Shared or private.
+        sharing: Sharing,
+        /// Offset in the file, in bytes.
+        offset_bytes: u64,
+    },
+    /// munmap(2). Answer: [`Value::Unit`].
+    Unmap {
+        /// First byte.
+        address: u64,
+        /// Bytes.
+        len_bytes: u64,
+    },
+    /// mprotect(2). Answer: [`Value::Unit`].
+    Protect {
+        /// First byte.
+        address: u64,
+        /// Bytes.
+        len_bytes: u64,
+        /// New protection.
+        prot: Prot,
+    },
+    /// madvise(2). Answer: [`Value::Unit`].
+    Advise {
+        /// First byte.
+        address: u64,
+        /// Bytes.
+        len_bytes: u64,
+        /// Advice.
+        advice: Advice,
+    },
+    /// mremap(2). Answer: [`Value::Address`].
+    Remap {
+        /// First byte of the old mapping.
+        address: u64,
+        /// Bytes of the old mapping.
+        old_len_bytes: u64,
+        /// Bytes of the new mapping.
+        new_len_bytes: u64,
+        /// `MREMAP_MAYMOVE`.
+        may_move: bool,
+    },
+    /// Aligned 64-bit loads at `address`, `address + stride_bytes`, ...
+    /// Answer: [`Value::Words`], or the signal that the first faulting load raised.
+    Load {
+        /// First word; a multiple of 8.
+        address: u64,
+        /// Bytes between words.
+        stride_bytes: u64,
+        /// Number of words, at most [`MAX_WORDS`].
+        count: u32,
+    },
+    /// Aligned 64-bit stores, as [`Request::Load`]. Answer: [`Value::Unit`].
+    Store {
+        /// First word; a multiple of 8.
+        address: u64,
+        /// Bytes between words.
+        stride_bytes: u64,
+        /// What to store, at most [`MAX_WORDS`].
+        words: Vec<u64>,
+    },
+    /// fork(2). The child answers with [`Value::Pid`] and its own pid and takes
+    /// over the doorbell; the parent waits for it.
+    Fork,
+    /// Ends a forked child; its parent then answers with [`Value::ExitStatus`] of
+    /// it and holds the doorbell again. `EPERM` for the first process.
+    Exit {
+        /// Status, 0 to 255.
+        status: u8,
+    },
+    /// Reads a whole file, such as /proc/self/maps. Answer: [`Value::Bytes`],
+    /// `EFBIG` when it does not fit the message area.
+    ReadFile {
+        /// Absolute path.
+        path: String,
+    },
+    /// Entries of /proc/self/pagemap. Answer: [`Value::Words`].
+    Pagemap {
+        /// First byte of the first page.
+        address: u64,
+        /// Number of pages, at most [`MAX_WORDS`].
+        npages: u32,
+    },
+    /// Writes a line to the kernel's log, so that the console shows it.
+    /// Answer: [`Value::Unit`].
+    Log {
+        /// The line.
+        text: String,
+    },
+    /// Does to the kernel what its name says; never answered. For tests of the
+    /// VMM's error paths.
+    Crash(Crash),
+}
+
+/// Ways to end a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Crash {
+    /// /proc/sysrq-trigger `c`, or the death of /init where there is no SysRq.
+    Panic,
+    /// reboot(2) with `RB_AUTOBOOT`.
+    Reset,
+    /// reboot(2) with `RB_POWER_OFF`.
+    PowerOff,
+    /// Spins for ever in user space.
+    Spin,
+}
+
+/// Most words that one [`Request::Load`], [`Request::Store`] or
+/// [`Request::Pagemap`] may carry.
+pub const MAX_WORDS: u32 = 16 * 1024;
+
+/// What the agent says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// First message: the agent stands ready.
+    Ready {
+        /// `uname -r` of the guest.
+        kernel_release: String,
+        /// pid of the agent, normally 1.
+        pid: i32,
+    },
+    /// The request was carried out.
+    Done(Value),
+    /// The system call refused.
+    Errno(i32),
+    /// A load or store raised a signal.
+    Signal(Signal),
+    /// The request could not be understood or is outside its limits.
+    Rejected {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Result of a request that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Value {
+    /// Nothing to tell.
+    Unit,
+    /// Guest virtual address.
+    Address(u64),
+    /// Open file.
+    Fd(Fd),
+    /// Process.
+    Pid(i32),
+    /// Wait status of a child, as waitpid(2) gives it.
+    ExitStatus(i32),
+    /// Words in the order of their addresses.
+    Words(Vec<u64>),
+    /// Contents of a file.
+    Bytes(Vec<u8>),
+}
+
+/// A signal that a load or store raised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signal {
+    /// Number, such as 7 for `SIGBUS`.
+    pub number: i32,
+    /// `si_code`.
+    pub code: i32,
+    /// `si_addr`: the address that faulted.
+    pub address: u64,
+}
