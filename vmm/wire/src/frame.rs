@@ -4,15 +4,53 @@ use alloc::vec::Vec;
 use core::fmt;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{AREA_LEN_BYTES, VERSION};
+use crate::{AREA_LEN_BYTES, Reply, Request, VERSION};
 
-/// "MWMG", little endian.
-const MAGIC: u32 = 0x474d_574d;
+/// Who wrote a message. Each has its own magic, so that a side which finds its
+/// own message at its turn knows that the other one has not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// The VMM, with a [`Request`].
+    Host,
+    /// The guest's agent, with a [`Reply`].
+    Agent,
+}
 
-/// Fixed layout at the start of the area, all fields little endian u32: magic,
-/// version, payload bytes. Never changes between versions.
+impl Sender {
+    const fn magic(self) -> u32 {
+        match self {
+            Self::Host => u32::from_le_bytes(*b"MWRQ"),
+            Self::Agent => u32::from_le_bytes(*b"MWRP"),
+        }
+    }
+
+    fn of_magic(magic: u32) -> Option<Self> {
+        [Self::Host, Self::Agent]
+            .into_iter()
+            .find(|sender| sender.magic() == magic)
+    }
+}
+
+/// A type that travels in a frame of its own.
+pub trait Message: Serialize + DeserializeOwned {
+    /// Which side sends it.
+    const SENDER: Sender;
+}
+
+impl Message for Request {
+    const SENDER: Sender = Sender::Host;
+}
+
+impl Message for Reply {
+    const SENDER: Sender = Sender::Agent;
+}
+
+/// Fixed layout at the start of the area, all fields little endian u32: magic of
+/// the sender, version, payload bytes. Never changes between versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
+    /// Who wrote the message.
+    pub sender: Sender,
     /// [`crate::VERSION`] of the sender.
     pub version: u32,
     /// Bytes after the header.
@@ -32,10 +70,11 @@ impl Header {
         let word = |at: usize| {
             u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
         };
-        if word(0) != MAGIC {
+        let Some(sender) = Sender::of_magic(word(0)) else {
             return Err(FrameError::Magic { found: word(0) });
-        }
+        };
         let header = Self {
+            sender,
             version: word(4),
             payload_len_bytes: word(8),
         };
@@ -101,7 +140,7 @@ impl core::error::Error for FrameError {}
 ///
 /// # Errors
 /// [`FrameError::Length`] when it does not fit.
-pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
+pub fn encode<T: Message>(message: &T) -> Result<Vec<u8>, FrameError> {
     let mut frame = alloc::vec![0; Header::LEN_BYTES];
     frame = postcard::to_extend(message, frame).map_err(|_| FrameError::Payload)?;
     let payload_len_bytes = frame.len() - Header::LEN_BYTES;
@@ -110,11 +149,10 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
             found: payload_len_bytes,
         });
     }
-    let payload_len_bytes =
-        u32::try_from(payload_len_bytes).map_err(|_| FrameError::Length {
-            found: payload_len_bytes,
-        })?;
-    frame[0..4].copy_from_slice(&MAGIC.to_le_bytes());
+    let payload_len_bytes = u32::try_from(payload_len_bytes).map_err(|_| FrameError::Length {
+        found: payload_len_bytes,
+    })?;
+    frame[0..4].copy_from_slice(&T::SENDER.magic().to_le_bytes());
     frame[4..8].copy_from_slice(&VERSION.to_le_bytes());
     frame[8..12].copy_from_slice(&payload_len_bytes.to_le_bytes());
     Ok(frame)
@@ -124,7 +162,7 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
 ///
 /// # Errors
 /// [`FrameError::Payload`] when the bytes are no such message, or not only one.
-pub fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, FrameError> {
+pub fn decode<T: Message>(payload: &[u8]) -> Result<T, FrameError> {
     match postcard::take_from_bytes(payload) {
         Ok((message, [])) => Ok(message),
         _ => Err(FrameError::Payload),
@@ -134,7 +172,8 @@ pub fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, FrameError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Reply, Request, Value};
+    use crate::{MAX_IO_LEN_BYTES, MAX_WORDS, Value};
+    use alloc::string::String;
 
     fn split(frame: &[u8]) -> (Result<Header, FrameError>, &[u8]) {
         let (head, payload) = frame.split_first_chunk().expect("a header");
@@ -146,8 +185,29 @@ mod tests {
         let reply = Reply::Done(Value::Words(alloc::vec![u64::MAX; 3]));
         let frame = encode(&reply).expect("fits");
         let (header, payload) = split(&frame);
-        assert_eq!(header.expect("valid").payload_len_bytes as usize, payload.len());
+        let header = header.expect("valid");
+        assert_eq!(header.sender, Sender::Agent);
+        assert_eq!(header.payload_len_bytes as usize, payload.len());
         assert_eq!(decode(payload), Ok(reply));
+    }
+
+    /// Without the sender these two would be the same bytes.
+    #[test]
+    fn an_unanswered_reply_is_no_request() {
+        let reply = encode(&Reply::Done(Value::Unit)).expect("fits");
+        let request = encode(&Request::UnloadModule {
+            name: String::new(),
+        })
+        .expect("fits");
+        assert_eq!(split(&reply).1, split(&request).1);
+        assert_eq!(
+            split(&reply).0.map(|header| header.sender),
+            Ok(Sender::Agent)
+        );
+        assert_eq!(
+            split(&request).0.map(|header| header.sender),
+            Ok(Sender::Host)
+        );
     }
 
     #[test]
@@ -180,6 +240,14 @@ mod tests {
             decode::<Request>(&trailing[Header::LEN_BYTES..]),
             Err(FrameError::Payload)
         );
+    }
+
+    #[test]
+    fn the_longest_file_fits() {
+        let reply = Reply::Done(Value::Bytes(alloc::vec![0; MAX_IO_LEN_BYTES]));
+        assert!(encode(&reply).is_ok());
+        let words = alloc::vec![u64::MAX; MAX_WORDS as usize];
+        assert!(encode(&Reply::Done(Value::Words(words))).is_ok());
     }
 
     #[test]

@@ -16,7 +16,7 @@ extern crate alloc;
 mod frame;
 pub mod regs;
 
-pub use frame::{FrameError, Header, decode, encode};
+pub use frame::{FrameError, Header, Message, Sender, decode, encode};
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -104,7 +104,8 @@ pub struct Fd(pub i32);
 /// One thing that the agent does, in the process that holds the doorbell.
 ///
 /// Addresses are guest virtual, lengths are bytes and go to the system call as
-/// they are, also when hostile.
+/// they are, also when hostile. Only what would take the agent's own memory away
+/// from it (its program, heap, stack, the area) is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// finit_module(2) on a file of the initramfs. Answer: [`Value::Unit`].
@@ -211,7 +212,7 @@ pub enum Request {
         status: u8,
     },
     /// Reads a whole file, such as /proc/self/maps. Answer: [`Value::Bytes`],
-    /// `EFBIG` when it does not fit the message area.
+    /// `EFBIG` when it has more than [`MAX_IO_LEN_BYTES`].
     ReadFile {
         /// Absolute path.
         path: String,
@@ -220,7 +221,7 @@ pub enum Request {
     Pagemap {
         /// First byte of the first page.
         address: u64,
-        /// Number of pages, at most [`MAX_WORDS`].
+        /// Number of pages, at most [`MAX_WORDS`]; all of them in user space.
         npages: u32,
     },
     /// Writes a line to the kernel's log, so that the console shows it.
@@ -232,12 +233,31 @@ pub enum Request {
     /// Does to the kernel what its name says; never answered. For tests of the
     /// VMM's error paths.
     Crash(Crash),
+    /// pread(2), one call. Answer: [`Value::Bytes`], as many as the call gave.
+    Read {
+        /// The file.
+        fd: Fd,
+        /// Where in the file, in bytes.
+        offset_bytes: u64,
+        /// Most bytes, at most [`MAX_IO_LEN_BYTES`].
+        len_bytes: u32,
+    },
+    /// pwrite(2), one call. Answer: [`Value::Len`].
+    Write {
+        /// The file.
+        fd: Fd,
+        /// Where in the file, in bytes.
+        offset_bytes: u64,
+        /// What to write.
+        bytes: Vec<u8>,
+    },
 }
 
 /// Ways to end a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Crash {
-    /// /proc/sysrq-trigger `c`, or the death of /init where there is no SysRq.
+    /// /proc/sysrq-trigger `c`, or the death of /init where there is no SysRq
+    /// (then a forked child rejects it).
     Panic,
     /// reboot(2) with `RB_AUTOBOOT`.
     Reset,
@@ -250,6 +270,11 @@ pub enum Crash {
 /// Most words that one [`Request::Load`], [`Request::Store`] or
 /// [`Request::Pagemap`] may carry.
 pub const MAX_WORDS: u32 = 16 * 1024;
+
+/// Most bytes of one [`Request::Read`], and of a file that [`Request::ReadFile`]
+/// answers: what the area holds besides a frame's header and the tags around the
+/// bytes.
+pub const MAX_IO_LEN_BYTES: usize = AREA_LEN_BYTES - 64;
 
 /// What the agent says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -291,6 +316,8 @@ pub enum Value {
     Words(Vec<u64>),
     /// Contents of a file.
     Bytes(Vec<u8>),
+    /// Bytes that were written.
+    Len(u64),
 }
 
 /// A signal that a load or store raised.
@@ -300,6 +327,7 @@ pub struct Signal {
     pub number: i32,
     /// `si_code`.
     pub code: i32,
-    /// `si_addr`: the address that faulted.
+    /// `si_addr`: the address that faulted; 0 for a non-canonical one, which x86
+    /// does not tell.
     pub address: u64,
 }
