@@ -1,1 +1,17 @@
-//! provision
+//! What the project installs, fetches and keeps on a machine.
+//!
+//! - [`progress`]: long work says what it is doing and how far it is, on stderr.
+//! - [`cache`]: built artefacts under the user's cache folder, addressed by
+//!   every input that shapes them.
+//! - [`packages`]: which Debian packages are missing, and installing them with
+//!   the user's consent.
+#![forbid(unsafe_code)]
+
+pub mod cache;
+mod command;
+pub mod packages;
+pub mod progress;
+
+pub use cache::{Cache, Key};
+pub use packages::{Consent, Need};
+pub use progress::Progress;
