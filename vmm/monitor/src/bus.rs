@@ -1,0 +1,161 @@
+//! What answers the guest's port and memory-mapped accesses.
+
+use std::convert::Infallible;
+
+use vm_superio::serial::NoEvents;
+use vm_superio::{Serial, Trigger};
+
+use crate::acpi;
+use crate::console::Console;
+use crate::device::RegisterPage;
+use crate::layout;
+use crate::window::Window;
+
+/// What an access asks of the vCPU loop beyond its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// Nothing: go on.
+    Continue,
+    /// The agent rang.
+    Doorbell,
+    /// Reset the machine.
+    Reset,
+    /// Turn it off.
+    PowerOff,
+}
+
+/// The serial line has no interrupt: the kernel's console polls it.
+struct NoInterrupt;
+
+impl Trigger for NoInterrupt {
+    type E = Infallible;
+
+    fn trigger(&self) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+/// All devices of the machine.
+pub(crate) struct Bus {
+    serial: Serial<NoInterrupt, NoEvents, Console>,
+    pub(crate) registers: RegisterPage,
+}
+
+impl Bus {
+    pub(crate) fn new(console: Console, windows: &[Window]) -> Self {
+        Self {
+            serial: Serial::new(NoInterrupt, console),
+            registers: RegisterPage::new(windows),
+        }
+    }
+
+    /// Takes an `out` of 1, 2 or 4 bytes.
+    pub(crate) fn port_write(&mut self, port: u16, data: &[u8]) -> Request {
+        match (port, data) {
+            (wire::DOORBELL_PORT, [_, _, _, _]) => return Request::Doorbell,
+            (layout::RESET_PORT, [acpi::RESET_VALUE]) | (layout::KEYBOARD_PORT, [0xfe]) => {
+                return Request::Reset;
+            }
+            (layout::SLEEP_CONTROL_PORT, [acpi::SLEEP_S5]) => return Request::PowerOff,
+            _ => {}
+        }
+        if let (Some(register), [value]) = (serial_register(port), data) {
+            // Only the infallible trigger and console could fail it.
+            let _ = self.serial.write(register, *value);
+        }
+        Request::Continue
+    }
+
+    /// Answers an `in`; a port that nobody has reads as all ones.
+    pub(crate) fn port_read(&mut self, port: u16, data: &mut [u8]) {
+        data.fill(0xff);
+        match (serial_register(port), data) {
+            (Some(register), [value]) => *value = self.serial.read(register),
+            (None, [value])
+                if matches!(
+                    port,
+                    layout::SLEEP_STATUS_PORT | layout::SLEEP_CONTROL_PORT | layout::KEYBOARD_PORT
+                ) =>
+            {
+                *value = 0;
+            }
+            _ => {}
+        }
+    }
+
+    /// Answers a load from memory that no slot backs.
+    pub(crate) fn mmio_read(&self, gpa: u64, data: &mut [u8]) {
+        match register_offset(gpa) {
+            Some(offset) => self.registers.read(offset, data),
+            None => data.fill(0xff),
+        }
+    }
+
+    /// Takes a store to memory that no slot lets the guest write.
+    pub(crate) fn mmio_write(&mut self, gpa: u64, data: &[u8]) {
+        if let Some(offset) = register_offset(gpa) {
+            self.registers.write(offset, data);
+        }
+    }
+}
+
+fn serial_register(port: u16) -> Option<u8> {
+    let register = port.checked_sub(layout::SERIAL_PORT)?;
+    u8::try_from(register).ok().filter(|register| *register < 8)
+}
+
+fn register_offset(gpa: u64) -> Option<u64> {
+    gpa.checked_sub(layout::DEVICE_REGISTERS.raw())
+        .filter(|offset| *offset < wire::regs::REGS_LEN_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bus() -> Bus {
+        Bus::new(Console::new(None), &[])
+    }
+
+    #[test]
+    fn only_a_whole_doorbell_rings() {
+        assert_eq!(
+            bus().port_write(wire::DOORBELL_PORT, &[0; 4]),
+            Request::Doorbell
+        );
+        assert_eq!(
+            bus().port_write(wire::DOORBELL_PORT, &[0]),
+            Request::Continue
+        );
+    }
+
+    #[test]
+    fn each_way_to_end_is_told_apart() {
+        assert_eq!(bus().port_write(layout::RESET_PORT, &[1]), Request::Reset);
+        assert_eq!(
+            bus().port_write(layout::KEYBOARD_PORT, &[0xfe]),
+            Request::Reset
+        );
+        let off = bus().port_write(layout::SLEEP_CONTROL_PORT, &[acpi::SLEEP_S5]);
+        assert_eq!(off, Request::PowerOff);
+    }
+
+    #[test]
+    fn the_serial_line_reaches_the_console() {
+        let console = Console::new(None);
+        let mut bus = Bus::new(console.clone(), &[]);
+        for byte in b"hello\n" {
+            bus.port_write(layout::SERIAL_PORT, &[*byte]);
+        }
+        assert_eq!(console.tail(1), ["hello"]);
+    }
+
+    #[test]
+    fn nobody_answers_with_all_ones() {
+        let mut data = [0; 4];
+        bus().mmio_read(layout::DEVICE_REGISTERS.raw() - 4, &mut data);
+        assert_eq!(data, [0xff; 4]);
+        bus().port_read(0x70, &mut data);
+        assert_eq!(data, [0xff; 4]);
+    }
+}

@@ -1,0 +1,84 @@
+//! What a VM is made of, as plain data.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use addr::PAGE_SIZE;
+
+/// One window of the synthetic device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WindowConfig {
+    /// Name for people, such as `odd`.
+    pub name: String,
+    /// Number of 4 KiB pages.
+    pub npages: u64,
+    /// The guest may read it but not write it.
+    pub read_only: bool,
+    /// Alignment of its guest physical address in bytes: a power of two, at least
+    /// a page.
+    pub align_bytes: u64,
+}
+
+/// A whole VM.
+#[derive(Clone, Debug)]
+pub struct VmConfig {
+    /// Uncompressed ELF kernel (vmlinux) with a PVH entry.
+    pub kernel: PathBuf,
+    /// Uncompressed initramfs.
+    pub initramfs: PathBuf,
+    /// Bytes of RAM; a multiple of 2 MiB.
+    pub ram_len_bytes: u64,
+    /// Number of vCPUs, 1 to 8.
+    pub vcpus: u8,
+    /// Whether the guest may use 5-level paging, where KVM offers it.
+    pub five_level_paging: bool,
+    /// Windows of the device, in the order of its window table.
+    pub windows: Vec<WindowConfig>,
+    /// Seed for the order of the host pages behind the windows.
+    pub scramble_seed: u64,
+    /// Console messages of this kernel log level and worse reach the console, 0
+    /// to 8 (`loglevel=` of the kernel's command line).
+    pub log_level: u8,
+    /// Words added to the kernel command line.
+    pub extra_parameters: Vec<String>,
+    /// The guest is declared hung when it runs for so long without ringing.
+    pub hang_after: Duration,
+    /// Copies each console line to standard error as it arrives.
+    pub echo_console: bool,
+}
+
+impl VmConfig {
+    /// A VM of one vCPU and 128 MiB with the standard windows.
+    pub fn new(kernel: PathBuf, initramfs: PathBuf) -> Self {
+        Self {
+            kernel,
+            initramfs,
+            ram_len_bytes: 128 << 20,
+            vcpus: 1,
+            five_level_paging: true,
+            windows: standard_windows(),
+            scramble_seed: 1,
+            log_level: 5,
+            extra_parameters: Vec::new(),
+            hang_after: Duration::from_secs(60),
+            echo_console: false,
+        }
+    }
+}
+
+/// The windows that `mapwitness check` uses: one page, an odd number of pages, a
+/// 2 MiB-aligned one of 4 MiB, and one that can only be read.
+pub fn standard_windows() -> Vec<WindowConfig> {
+    let window = |name: &str, npages, read_only, align_bytes| WindowConfig {
+        name: name.to_owned(),
+        npages,
+        read_only,
+        align_bytes,
+    };
+    vec![
+        window("page", 1, false, PAGE_SIZE),
+        window("odd", 13, false, PAGE_SIZE),
+        window("large", 1024, false, 2 << 20),
+        window("readonly", 5, true, PAGE_SIZE),
+    ]
+}

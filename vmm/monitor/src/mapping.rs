@@ -1,0 +1,213 @@
+//! Host memory in which guest pages live: memfds and views of them.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd};
+
+use addr::{Hva, PAGE_SHIFT, PAGE_SIZE};
+
+/// Base page size in bytes, as a length of this process's memory.
+const PAGE_LEN: usize = 1 << PAGE_SHIFT;
+
+/// A new memfd of `len_bytes`, all zeroes.
+pub(crate) fn memfd(name: &CStr, len_bytes: u64) -> io::Result<File> {
+    // SAFETY: `name` is NUL-terminated for the time of the call, as its type says.
+    let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: memfd_create just returned this descriptor and nobody else has it.
+    let file = unsafe { File::from_raw_fd(fd) };
+    file.set_len(len_bytes)?;
+    Ok(file)
+}
+
+/// Address space of this process that views pages of memfds, locked in memory.
+///
+/// # Invariants
+/// `base` is the start of a mapping of `npages` pages that this value alone made
+/// and that lives as long as it. All of it is shared memory.
+#[derive(Debug)]
+pub(crate) struct View {
+    base: *mut u8,
+    npages: usize,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread, and every access to
+// it goes through volatile reads and writes of single bytes or words.
+unsafe impl Send for View {}
+// SAFETY: as for Send.
+unsafe impl Sync for View {}
+
+impl View {
+    /// Maps `file_pages[i]` of `file` as the view's page `i`, faults all in and
+    /// locks them, so that their frames stay.
+    pub(crate) fn of_pages(file: &File, file_pages: &[u64]) -> io::Result<Self> {
+        let view = Self::reserve(file_pages.len())?;
+        let mut page = 0;
+        while page < file_pages.len() {
+            let run = run_length(&file_pages[page..]);
+            view.map_run(file, page, file_pages[page], run)?;
+            page += run;
+        }
+        view.lock()?;
+        Ok(view)
+    }
+
+    fn len_bytes(&self) -> usize {
+        self.npages * PAGE_LEN
+    }
+
+    fn reserve(npages: usize) -> io::Result<Self> {
+        let len_bytes = npages
+            .checked_mul(PAGE_LEN)
+            .filter(|len| *len > 0)
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+        // SAFETY: a new private mapping at an address of the kernel's choice
+        // touches no memory that exists.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len_bytes,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self {
+            base: base.cast(),
+            npages,
+        })
+    }
+
+    fn map_run(&self, file: &File, page: usize, file_page: u64, run: usize) -> io::Result<()> {
+        let offset = file_page
+            .checked_mul(PAGE_SIZE)
+            .and_then(|bytes| libc::off_t::try_from(bytes).ok())
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+        let at = self.base.wrapping_add(page * PAGE_LEN);
+        // SAFETY: `page + run` is at most `npages`, since both come from one slice
+        // of that length, so the fixed mapping replaces only this view's own pages.
+        let mapped = unsafe {
+            libc::mmap(
+                at.cast(),
+                run * PAGE_LEN,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_POPULATE,
+                file.as_raw_fd(),
+                offset,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> io::Result<()> {
+        // SAFETY: the range is this view's own mapping; locking changes no contents.
+        let locked = unsafe { libc::mlock(self.base.cast(), self.len_bytes()) };
+        if locked != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
+    /// Number of pages.
+    pub(crate) fn npages(&self) -> usize {
+        self.npages
+    }
+
+    /// First byte of the view.
+    pub(crate) fn base(&self) -> *mut u8 {
+        self.base
+    }
+
+    /// First byte of page `page`, or `None` beyond the view.
+    pub(crate) fn page_hva(&self, page: u64) -> Option<Hva> {
+        let page = usize::try_from(page)
+            .ok()
+            .filter(|page| *page < self.npages)?;
+        Hva::new(self.base as u64).checked_add(page as u64 * PAGE_SIZE)
+    }
+
+    /// Checks a range and gives the pointer to it.
+    fn at(&self, offset_bytes: u64, len_bytes: usize) -> Option<*mut u8> {
+        let offset = usize::try_from(offset_bytes).ok()?;
+        let end = offset.checked_add(len_bytes)?;
+        (end <= self.len_bytes()).then(|| self.base.wrapping_add(offset))
+    }
+
+    /// Copies `bytes` to `offset_bytes`; `None` when they do not fit.
+    pub(crate) fn write(&self, offset_bytes: u64, bytes: &[u8]) -> Option<()> {
+        let to = self.at(offset_bytes, bytes.len())?;
+        for (index, byte) in bytes.iter().enumerate() {
+            // SAFETY: `at` found the whole range within the mapping, which by the
+            // type's invariant is alive, readable and writable.
+            unsafe { to.wrapping_add(index).write_volatile(*byte) };
+        }
+        Some(())
+    }
+
+    /// Copies `len_bytes` from `offset_bytes`; `None` when they do not exist.
+    pub(crate) fn read(&self, offset_bytes: u64, len_bytes: usize) -> Option<Vec<u8>> {
+        let from = self.at(offset_bytes, len_bytes)?;
+        let byte = |index| {
+            // SAFETY: `at` found the whole range within the mapping, which by the
+            // type's invariant is alive and readable.
+            unsafe { from.wrapping_add(index).read_volatile() }
+        };
+        Some((0..len_bytes).map(byte).collect())
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // SAFETY: by the invariant this value alone owns the mapping, and it ends here.
+        unsafe { libc::munmap(self.base.cast(), self.len_bytes()) };
+    }
+}
+
+/// Number of leading elements that count upwards by one.
+fn run_length(pages: &[u64]) -> usize {
+    1 + pages
+        .windows(2)
+        .take_while(|pair| pair[0].checked_add(1) == Some(pair[1]))
+        .count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_views_of_one_file_see_the_same_pages_in_their_own_order() {
+        let file = memfd(c"test", 4 * PAGE_SIZE).expect("a memfd");
+        let ledger = View::of_pages(&file, &[0, 1, 2, 3]).expect("mapped");
+        let scrambled = View::of_pages(&file, &[2, 3, 0]).expect("mapped");
+        scrambled.write(PAGE_SIZE + 8, b"here").expect("inside");
+        assert_eq!(ledger.read(3 * PAGE_SIZE + 8, 4).expect("inside"), b"here");
+    }
+
+    #[test]
+    fn ranges_beyond_a_view_are_refused() {
+        let file = memfd(c"test", PAGE_SIZE).expect("a memfd");
+        let view = View::of_pages(&file, &[0]).expect("mapped");
+        assert!(view.read(PAGE_SIZE - 1, 1).is_some());
+        assert!(view.read(PAGE_SIZE - 1, 2).is_none());
+        assert!(view.write(u64::MAX, b"x").is_none());
+        assert!(view.page_hva(1).is_none());
+    }
+
+    #[test]
+    fn runs_end_where_pages_stop_being_neighbours() {
+        assert_eq!(run_length(&[4, 5, 6, 8]), 3);
+        assert_eq!(run_length(&[4, 3]), 1);
+        assert_eq!(run_length(&[u64::MAX, 0]), 1);
+    }
+}

@@ -1,0 +1,187 @@
+//! The VMM's own table of memslots, and the memory behind them.
+
+use std::sync::atomic::Ordering;
+
+use addr::{Gpa, Hva};
+use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
+use kvm_ioctls::VmFd;
+use vm_memory::{
+    Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionCollection, GuestRegionMmap,
+    MmapRegion,
+};
+
+use crate::config::VmConfig;
+use crate::error::VmError;
+use crate::layout;
+use crate::mapping::memfd;
+use crate::window::Window;
+
+/// What a memslot is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotUse {
+    /// RAM of the guest.
+    Ram,
+    /// The agent's message area.
+    MessageArea,
+    /// The window of this index.
+    Window(usize),
+}
+
+/// One memslot as it was given to KVM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemSlot {
+    /// KVM's slot number.
+    pub id: u32,
+    /// What it is for.
+    pub used_for: SlotUse,
+    /// First guest physical address.
+    pub base: Gpa,
+    /// Bytes.
+    pub len_bytes: u64,
+    /// First host virtual address.
+    pub hva: Hva,
+    /// Whether it is `KVM_MEM_READONLY`.
+    pub read_only: bool,
+}
+
+impl MemSlot {
+    /// Host virtual address behind `gpa`, or `None` outside the slot.
+    pub fn translate(&self, gpa: Gpa) -> Option<Hva> {
+        let offset = gpa.checked_offset_from(self.base)?;
+        if offset >= self.len_bytes {
+            return None;
+        }
+        self.hva.checked_add(offset)
+    }
+}
+
+/// All memslots of a VM with the memory behind them.
+///
+/// The windows' memory is only borrowed, by raw address: the owner keeps the
+/// windows alive until the VM's descriptors are closed.
+pub(crate) struct Slots {
+    table: Vec<MemSlot>,
+    /// Guest physical view of everything that a slot backs.
+    memory: GuestMemoryMmap,
+}
+
+impl Slots {
+    pub(crate) fn new(config: &VmConfig, windows: &[Window]) -> Result<Self, VmError> {
+        let mut regions = vec![
+            file_region(c"mapwitness-ram", Gpa::new(0), config.ram_len_bytes)?,
+            file_region(
+                c"mapwitness-messages",
+                layout::MESSAGE_AREA,
+                wire::AREA_LEN_BYTES as u64,
+            )?,
+        ];
+        for window in windows {
+            regions.push(window_region(window)?);
+        }
+        let table = table_of(&regions, windows)?;
+        let memory = GuestRegionCollection::from_regions(regions)
+            .map_err(|error| VmError::Config(format!("memory regions: {error}")))?;
+        Ok(Self { table, memory })
+    }
+
+    pub(crate) fn register(&self, vm: &VmFd) -> Result<(), VmError> {
+        for slot in &self.table {
+            let region = kvm_userspace_memory_region {
+                slot: slot.id,
+                flags: if slot.read_only { KVM_MEM_READONLY } else { 0 },
+                guest_phys_addr: slot.base.raw(),
+                memory_size: slot.len_bytes,
+                userspace_addr: slot.hva.raw(),
+            };
+            // SAFETY: the range is a mapping owned by `memory` or by a window, and
+            // `Vm` drops both only after the VM's descriptors and vCPU threads.
+            unsafe { vm.set_user_memory_region(region) }
+                .map_err(VmError::kvm("KVM_SET_USER_MEMORY_REGION"))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn table(&self) -> &[MemSlot] {
+        &self.table
+    }
+
+    pub(crate) fn memory(&self) -> &GuestMemoryMmap {
+        &self.memory
+    }
+
+    pub(crate) fn read_u64(&self, gpa: Gpa) -> Result<u64, VmError> {
+        self.memory
+            .load(GuestAddress(gpa.raw()), Ordering::Relaxed)
+            .map_err(|_| VmError::GuestMemory { gpa, len_bytes: 8 })
+    }
+}
+
+fn file_region(
+    name: &std::ffi::CStr,
+    base: Gpa,
+    len_bytes: u64,
+) -> Result<GuestRegionMmap, VmError> {
+    let memory = |source| VmError::Memory {
+        what: "guest memory",
+        len_bytes,
+        source,
+    };
+    let file = memfd(name, len_bytes).map_err(memory)?;
+    let size = usize::try_from(len_bytes)
+        .map_err(|_| VmError::Config(format!("{len_bytes} bytes of guest memory")))?;
+    let region = MmapRegion::from_file(FileOffset::new(file, 0), size)
+        .map_err(|error| memory(std::io::Error::other(error)))?;
+    region_at(region, base)
+}
+
+fn window_region(window: &Window) -> Result<GuestRegionMmap, VmError> {
+    let size = usize::try_from(window.len_bytes())
+        .map_err(|_| VmError::Config(format!("a window of {} pages", window.npages())))?;
+    // SAFETY: the window's view is a mapping of exactly this many bytes, and `Vm`
+    // keeps the window as long as this region.
+    let region = unsafe {
+        MmapRegion::build_raw(
+            window.slot_hva(),
+            size,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+        )
+    }
+    .map_err(|error| VmError::Memory {
+        what: "a device window",
+        len_bytes: window.len_bytes(),
+        source: std::io::Error::other(error),
+    })?;
+    region_at(region, window.base())
+}
+
+fn region_at(region: MmapRegion, base: Gpa) -> Result<GuestRegionMmap, VmError> {
+    GuestRegionMmap::new(region, GuestAddress(base.raw()))
+        .ok_or_else(|| VmError::Config(format!("memory at {base} ends past 2^64")))
+}
+
+fn table_of(regions: &[GuestRegionMmap], windows: &[Window]) -> Result<Vec<MemSlot>, VmError> {
+    let mut uses = vec![SlotUse::Ram, SlotUse::MessageArea];
+    uses.extend((0..windows.len()).map(SlotUse::Window));
+    let bases = [Gpa::new(0), layout::MESSAGE_AREA]
+        .into_iter()
+        .chain(windows.iter().map(Window::base));
+    let mut table = Vec::new();
+    for ((region, used_for), base) in regions.iter().zip(uses).zip(bases) {
+        let id = u32::try_from(table.len())
+            .map_err(|_| VmError::Config("more memslots than KVM has".into()))?;
+        let mapping = region.get_mmap();
+        table.push(MemSlot {
+            id,
+            used_for,
+            base,
+            len_bytes: mapping.size() as u64,
+            hva: Hva::new(mapping.as_ptr() as u64),
+            read_only: match used_for {
+                SlotUse::Window(index) => windows[index].config().read_only,
+                SlotUse::Ram | SlotUse::MessageArea => false,
+            },
+        });
+    }
+    Ok(table)
+}
