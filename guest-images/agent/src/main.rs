@@ -1,2 +1,72 @@
-//! The guest's /init.
-fn main() {}
+//! The guest's /init: carries out what the host asks, and reports what came of it.
+//!
+//! It answers through the message area and the doorbell of the [`wire`] crate,
+//! never through the serial line, and needs nothing of the driver under test.
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+compile_error!("the agent is the /init of an x86-64 Linux guest; build it for that target");
+
+mod access;
+mod channel;
+mod files;
+mod kmsg;
+mod memory;
+mod ops;
+mod own;
+mod process;
+mod startup;
+mod sys;
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::process::ExitCode;
+
+use wire::Reply;
+
+/// pid of the process that the kernel starts as /init.
+const INIT_PID: u32 = 1;
+
+fn main() -> ExitCode {
+    if std::process::id() != INIT_PID {
+        eprintln!(
+            "agent: this program is the /init of a guest and mounts file systems; \
+             `mapwitness check` boots a guest that runs it"
+        );
+        return ExitCode::from(2);
+    }
+    kmsg::report_panics();
+    let Err(error) = serve();
+    kmsg::report(&with_causes(error.as_ref()));
+    // The end of /init is a kernel panic: the console's last lines are the report.
+    ExitCode::FAILURE
+}
+
+/// Answers requests until the guest ends.
+fn serve() -> Result<Infallible, Box<dyn Error>> {
+    let mut area = startup::start()?;
+    access::survive_faults()?;
+    let mut state = ops::State::of_init()?;
+    let mut reply = Reply::Ready {
+        kernel_release: sys::kernel_release()?,
+        pid: sys::pid(),
+    };
+    loop {
+        reply = match channel::exchange(&mut area, &reply, startup::ring_doorbell)? {
+            Ok(request) => ops::perform(&mut state, request),
+            Err(garbled) => Reply::Rejected {
+                reason: garbled.to_string(),
+            },
+        };
+    }
+}
+
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

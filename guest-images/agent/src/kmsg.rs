@@ -1,0 +1,99 @@
+//! The kernel's log, and with it the console, for what cannot go over the wire.
+//!
+//! printk writes the console synchronously, so that a line is out before a reboot;
+//! the tty of the same console would lose it.
+
+use std::ffi::CStr;
+use std::panic;
+
+use crate::sys::Errno;
+
+const KMSG: &CStr = c"/dev/kmsg";
+/// Error level: shown on the console even when the guest boots `quiet`.
+const PREFIX: &[u8] = b"<3>mapwitness-agent: ";
+/// Longest text of one record; printk refuses records above 1024 bytes with their
+/// prefix (`PRINTKRB_RECORD_MAX` of kernel/printk/internal.h).
+const MAX_RECORD_LEN_BYTES: usize = 960;
+
+/// Writes `text`, one record a line, longer lines in pieces.
+///
+/// # Errors
+/// Why /dev/kmsg cannot be opened or written.
+pub fn log(text: &str) -> Result<(), Errno> {
+    for line in text.lines() {
+        let mut rest = line;
+        loop {
+            let (piece, remainder) = rest.split_at(floor_boundary(rest, MAX_RECORD_LEN_BYTES));
+            write_record(piece.as_bytes())?;
+            rest = remainder;
+            if rest.is_empty() {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// As [`log`], and to standard error where there is no /dev/kmsg.
+pub fn report(text: &str) {
+    if log(text).is_err() {
+        eprintln!("mapwitness-agent: {text}");
+    }
+}
+
+/// Lets panics of the agent reach the console.
+pub fn report_panics() {
+    panic::set_hook(Box::new(|info| report(&info.to_string())));
+}
+
+/// Writes one record. Allocates nothing: signal handlers call it too.
+///
+/// # Errors
+/// Why /dev/kmsg cannot be opened or written.
+pub fn write_record(text: &[u8]) -> Result<(), Errno> {
+    let mut record = [0; PREFIX.len() + MAX_RECORD_LEN_BYTES];
+    let text = text.get(..MAX_RECORD_LEN_BYTES).unwrap_or(text);
+    let (prefix, body) = record.split_at_mut(PREFIX.len());
+    prefix.copy_from_slice(PREFIX);
+    body[..text.len()].copy_from_slice(text);
+    let len = PREFIX.len() + text.len();
+
+    // Opened anew each time: the kernel limits the rate of each open file.
+    // SAFETY: KMSG is a NUL-terminated string.
+    let fd = unsafe { libc::open(KMSG.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC) };
+    if fd < 0 {
+        return Err(Errno::last());
+    }
+    // SAFETY: `record` is live and at least `len` bytes long.
+    let written = unsafe { libc::write(fd, record.as_ptr().cast(), len) };
+    let result = if written < 0 {
+        Err(Errno::last())
+    } else {
+        Ok(())
+    };
+    // SAFETY: `fd` was opened above and nobody else knows it.
+    unsafe { libc::close(fd) };
+    result
+}
+
+/// Largest character boundary of `text` at or below `limit`.
+fn floor_boundary(text: &str, limit: usize) -> usize {
+    let mut at = limit.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_never_falls_into_a_character() {
+        assert_eq!(floor_boundary("aé", 2), 1);
+        assert_eq!(floor_boundary("aé", 3), 3);
+        assert_eq!(floor_boundary("aé", 9), 3);
+        assert_eq!(floor_boundary("", 9), 0);
+    }
+}

@@ -1,0 +1,188 @@
+//! The calls and accesses that make, change and use mappings.
+
+use wire::{Advice, Fd, MAX_WORDS, Prot, Sharing, Value};
+
+use crate::access;
+use crate::ops::{Outcome, Refusal};
+use crate::own::Own;
+use crate::sys;
+
+const WORD_LEN_BYTES: u64 = 8;
+
+/// Arguments of one mmap(2).
+#[derive(Debug)]
+pub struct Mapping {
+    pub fd: Option<Fd>,
+    pub fixed_at: Option<u64>,
+    pub len_bytes: u64,
+    pub prot: Prot,
+    pub sharing: Sharing,
+    pub offset_bytes: u64,
+}
+
+/// mmap(2).
+pub fn map(own: &Own, mapping: &Mapping) -> Outcome {
+    let mut flags = match mapping.sharing {
+        Sharing::Shared => libc::MAP_SHARED,
+        Sharing::Private => libc::MAP_PRIVATE,
+    };
+    if mapping.fd.is_none() {
+        flags |= libc::MAP_ANONYMOUS;
+    }
+    if let Some(address) = mapping.fixed_at {
+        spare(own, address, mapping.len_bytes)?;
+        flags |= libc::MAP_FIXED;
+    }
+    let arguments = [
+        mapping.fixed_at.unwrap_or(0),
+        mapping.len_bytes,
+        protection(mapping.prot),
+        flag_argument(flags),
+        sys::fd_argument(mapping.fd.map_or(-1, |fd| fd.0)),
+        mapping.offset_bytes,
+    ];
+    // SAFETY: without MAP_FIXED the kernel takes free addresses only, and a fixed
+    // range was found to spare the agent.
+    let address = unsafe { sys::call(libc::SYS_mmap, arguments) }?;
+    Ok(Value::Address(address))
+}
+
+/// munmap(2).
+pub fn unmap(own: &Own, address: u64, len_bytes: u64) -> Outcome {
+    spare(own, address, len_bytes)?;
+    // SAFETY: the range was found to spare the agent.
+    unsafe { sys::call(libc::SYS_munmap, [address, len_bytes, 0, 0, 0, 0]) }?;
+    Ok(Value::Unit)
+}
+
+/// mprotect(2).
+pub fn protect(own: &Own, address: u64, len_bytes: u64, prot: Prot) -> Outcome {
+    spare(own, address, len_bytes)?;
+    let arguments = [address, len_bytes, protection(prot), 0, 0, 0];
+    // SAFETY: the range was found to spare the agent.
+    unsafe { sys::call(libc::SYS_mprotect, arguments) }?;
+    Ok(Value::Unit)
+}
+
+/// madvise(2).
+pub fn advise(own: &Own, address: u64, len_bytes: u64, advice: Advice) -> Outcome {
+    spare(own, address, len_bytes)?;
+    let advice = match advice {
+        Advice::DontNeed => libc::MADV_DONTNEED,
+        Advice::DontFork => libc::MADV_DONTFORK,
+        Advice::DoFork => libc::MADV_DOFORK,
+        Advice::PopulateRead => libc::MADV_POPULATE_READ,
+        Advice::PopulateWrite => libc::MADV_POPULATE_WRITE,
+    };
+    let arguments = [address, len_bytes, flag_argument(advice), 0, 0, 0];
+    // SAFETY: the range was found to spare the agent.
+    unsafe { sys::call(libc::SYS_madvise, arguments) }?;
+    Ok(Value::Unit)
+}
+
+/// mremap(2).
+pub fn remap(
+    own: &Own,
+    address: u64,
+    old_len_bytes: u64,
+    new_len_bytes: u64,
+    may_move: bool,
+) -> Outcome {
+    spare(own, address, old_len_bytes)?;
+    let flags = if may_move { libc::MREMAP_MAYMOVE } else { 0 };
+    let arguments = [
+        address,
+        old_len_bytes,
+        new_len_bytes,
+        flag_argument(flags),
+        0,
+        0,
+    ];
+    // SAFETY: the old range was found to spare the agent, and without MREMAP_FIXED
+    // the new one is made of free addresses.
+    let address = unsafe { sys::call(libc::SYS_mremap, arguments) }?;
+    Ok(Value::Address(address))
+}
+
+/// Aligned 64-bit loads, in order, up to the first fault.
+pub fn load(address: u64, stride_bytes: u64, count: u32) -> Outcome {
+    let words = addresses(address, stride_bytes, u64::from(count))?
+        .map(access::load)
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Value::Words(words))
+}
+
+/// Aligned 64-bit stores, in order, up to the first fault.
+pub fn store(own: &Own, address: u64, stride_bytes: u64, words: &[u64]) -> Outcome {
+    // A usize has 64 bits here.
+    let addresses = addresses(address, stride_bytes, words.len() as u64)?;
+    if let Some(address) = addresses.clone().find(|address| own.holds_word(*address)) {
+        return Err(Refusal::Rejected(format!(
+            "the word at {address:#x} belongs to the agent itself"
+        )));
+    }
+    for (address, word) in addresses.zip(words) {
+        // SAFETY: no address of this store lies in the agent's own memory.
+        unsafe { access::store(address, *word) }?;
+    }
+    Ok(Value::Unit)
+}
+
+/// The addresses of `count` words, all aligned and none past the end of the space.
+fn addresses(
+    address: u64,
+    stride_bytes: u64,
+    count: u64,
+) -> Result<impl Iterator<Item = u64> + Clone, Refusal> {
+    let reject = |reason| Err(Refusal::Rejected(reason));
+    if count > u64::from(MAX_WORDS) {
+        return reject(format!(
+            "{count} words; at most {MAX_WORDS} go into one request"
+        ));
+    }
+    if !address.is_multiple_of(WORD_LEN_BYTES) || !stride_bytes.is_multiple_of(WORD_LEN_BYTES) {
+        return reject(format!(
+            "address {address:#x} and stride {stride_bytes:#x} must be multiples of \
+             {WORD_LEN_BYTES}"
+        ));
+    }
+    let last = count
+        .saturating_sub(1)
+        .checked_mul(stride_bytes)
+        .and_then(|len_bytes| address.checked_add(len_bytes));
+    if last.is_none() {
+        return reject(format!(
+            "{count} words from {address:#x}, {stride_bytes:#x} apart, wrap past the end of \
+             the address space"
+        ));
+    }
+    Ok((0..count).map(move |index| address + index * stride_bytes))
+}
+
+fn spare(own: &Own, address: u64, len_bytes: u64) -> Result<(), Refusal> {
+    if own.is_hit_by(address, len_bytes) {
+        return Err(Refusal::Rejected(format!(
+            "{len_bytes:#x} bytes at {address:#x} reach into memory of the agent itself"
+        )));
+    }
+    Ok(())
+}
+
+fn protection(prot: Prot) -> u64 {
+    let bits = [
+        (prot.read, libc::PROT_READ),
+        (prot.write, libc::PROT_WRITE),
+        (prot.exec, libc::PROT_EXEC),
+    ];
+    bits.into_iter()
+        .filter(|(wanted, _)| *wanted)
+        .fold(0, |all, (_, bit)| all | flag_argument(bit))
+}
+
+fn flag_argument(flags: i32) -> u64 {
+    u64::from(flags.cast_unsigned())
+}
+
+#[cfg(test)]
+#[path = "memory_tests.rs"]
+mod tests;

@@ -1,0 +1,355 @@
+use super::*;
+use std::ffi::CStr;
+
+use crate::files;
+use crate::ops::{State, perform};
+use crate::sys::Errno;
+use wire::{Reply, Request, Signal};
+
+const PAGE: u64 = 4096;
+/// `BUS_ADRERR`, `SEGV_MAPERR`, `SEGV_ACCERR`, `SI_KERNEL` of siginfo.h.
+const BUS_ADRERR: i32 = 2;
+const SEGV_MAPERR: i32 = 1;
+const SEGV_ACCERR: i32 = 2;
+const SI_KERNEL: i32 = 0x80;
+
+fn file_of(len_bytes: u64) -> Fd {
+    let name: &CStr = c"agent-test";
+    // SAFETY: `name` is NUL-terminated.
+    let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
+    assert!(fd >= 0);
+    // SAFETY: ftruncate(2) of a file of our own.
+    let result = unsafe { libc::ftruncate(fd, len_bytes.cast_signed()) };
+    assert_eq!(result, 0);
+    Fd(fd)
+}
+
+fn request(fd: Option<Fd>, npages: u64, prot: Prot) -> Mapping {
+    Mapping {
+        fd,
+        fixed_at: None,
+        len_bytes: npages * PAGE,
+        prot,
+        sharing: Sharing::Shared,
+        offset_bytes: 0,
+    }
+}
+
+fn address(outcome: Outcome) -> u64 {
+    match outcome {
+        Ok(Value::Address(address)) => address,
+        other => panic!("no address: {other:?}"),
+    }
+}
+
+fn mapped(fd: Option<Fd>, npages: u64, prot: Prot) -> u64 {
+    access::survive_faults().expect("handler");
+    address(map(&Own::nothing(), &request(fd, npages, prot)))
+}
+
+fn put(at: u64, stride_bytes: u64, words: &[u64]) -> Outcome {
+    store(&Own::nothing(), at, stride_bytes, words)
+}
+
+fn errno(number: i32) -> Outcome {
+    Err(Errno(number).into())
+}
+
+fn signal(number: i32, code: i32, address: u64) -> Outcome {
+    Err(Refusal::Signal(Signal {
+        number,
+        code,
+        address,
+    }))
+}
+
+#[test]
+fn words_come_back_in_order() {
+    let at = mapped(Some(file_of(2 * PAGE)), 2, Prot::READ_WRITE);
+    assert_eq!(put(at + 8, PAGE, &[u64::MAX, 7]), Ok(Value::Unit));
+    let expected = vec![0, u64::MAX, 0];
+    assert_eq!(load(at, 8, 3), Ok(Value::Words(expected)));
+    assert_eq!(load(at + PAGE + 8, 0, 2), Ok(Value::Words(vec![7, 7])));
+    assert_eq!(load(at, 8, 0), Ok(Value::Words(vec![])));
+}
+
+#[test]
+fn a_load_beyond_the_file_is_a_bus_error_at_its_address() {
+    let at = mapped(Some(file_of(PAGE)), 3, Prot::READ_WRITE);
+    let beyond = at + PAGE;
+    assert_eq!(
+        load(at + 8, PAGE, 3),
+        signal(libc::SIGBUS, BUS_ADRERR, beyond + 8)
+    );
+    // The handler serves again.
+    assert_eq!(load(beyond, 8, 1), signal(libc::SIGBUS, BUS_ADRERR, beyond));
+    assert_eq!(load(at, 8, 1), Ok(Value::Words(vec![0])));
+}
+
+#[test]
+fn a_store_stops_at_its_first_fault() {
+    let at = mapped(Some(file_of(PAGE)), 3, Prot::READ_WRITE);
+    assert_eq!(
+        put(at, PAGE, &[1, 2, 3]),
+        signal(libc::SIGBUS, BUS_ADRERR, at + PAGE)
+    );
+    assert_eq!(load(at, 8, 1), Ok(Value::Words(vec![1])));
+}
+
+#[test]
+fn protection_is_told_from_absence() {
+    let none = mapped(None, 1, Prot::NONE);
+    let refused = signal(libc::SIGSEGV, SEGV_ACCERR, none + 16);
+    assert_eq!(load(none + 16, 8, 1), refused);
+    assert_eq!(put(none + 16, 8, &[1]), refused);
+
+    let read_only = mapped(None, 1, Prot::READ);
+    let refused = signal(libc::SIGSEGV, SEGV_ACCERR, read_only);
+    assert_eq!(put(read_only, 8, &[1]), refused);
+
+    // The last page of the lower half is never mapped.
+    let absent = (1 << 47) - PAGE;
+    let refused = signal(libc::SIGSEGV, SEGV_MAPERR, absent);
+    assert_eq!(load(absent, 8, 1), refused);
+    assert_eq!(put(absent, 8, &[1]), refused);
+    assert_eq!(load(0, 8, 1), signal(libc::SIGSEGV, SEGV_MAPERR, 0));
+}
+
+#[test]
+fn a_non_canonical_address_is_a_signal_without_one() {
+    access::survive_faults().expect("handler");
+    let refused = signal(libc::SIGSEGV, SI_KERNEL, 0);
+    assert_eq!(load(0x8000_0000_0000_0000, 8, 1), refused);
+    assert_eq!(put(0x8000_0000_0000_0000, 8, &[0]), refused);
+    // Kernel addresses are canonical.
+    let kernel = 0xffff_8880_0000_0000;
+    assert!(matches!(load(kernel, 8, 1), Err(Refusal::Signal(_))));
+}
+
+#[test]
+fn unusable_words_are_rejected_before_the_first_access() {
+    for outcome in [
+        load(4, 8, 1),
+        load(8, 4, 2),
+        load(0, 8, MAX_WORDS + 1),
+        load(0, 8, u32::MAX),
+        load(u64::MAX - 7, 8, 2),
+        load(8, u64::MAX - 7, 3),
+        put(1, 8, &[0]),
+        put(u64::MAX - 7, 8, &[0, 0]),
+        put(0, 0, &vec![0; MAX_WORDS as usize + 1]),
+    ] {
+        assert!(matches!(outcome, Err(Refusal::Rejected(_))), "{outcome:?}");
+    }
+}
+
+#[test]
+fn refusals_of_mmap_carry_the_kernels_errno() {
+    let own = Own::nothing();
+    let file = file_of(PAGE);
+    let good = || request(Some(file), 1, Prot::READ);
+    let with = |change: fn(&mut Mapping)| {
+        let mut mapping = good();
+        change(&mut mapping);
+        map(&own, &mapping)
+    };
+    assert_eq!(with(|m| m.len_bytes = 0), errno(libc::EINVAL));
+    assert_eq!(with(|m| m.offset_bytes = 1), errno(libc::EINVAL));
+    assert_eq!(with(|m| m.fd = Some(Fd(-1))), errno(libc::EBADF));
+    assert_eq!(with(|m| m.fd = Some(Fd(i32::MAX))), errno(libc::EBADF));
+    assert_eq!(with(|m| m.len_bytes = u64::MAX), errno(libc::ENOMEM));
+    assert_eq!(with(|m| m.fixed_at = Some(123)), errno(libc::EINVAL));
+    assert_eq!(
+        with(|m| m.offset_bytes = 0xffff_ffff_ffff_f000),
+        errno(libc::EOVERFLOW)
+    );
+}
+
+#[test]
+fn a_read_only_file_has_no_writable_shared_mapping() {
+    let own = Own::nothing();
+    let path = "/proc/self/exe".to_owned();
+    let Ok(Value::Fd(file)) = files::open(path, wire::OpenMode::ReadOnly) else {
+        panic!("not opened");
+    };
+    let shared = request(Some(file), 1, Prot::READ_WRITE);
+    assert_eq!(map(&own, &shared), errno(libc::EACCES));
+    let private = Mapping {
+        sharing: Sharing::Private,
+        ..shared
+    };
+    let at = address(map(&own, &private));
+    let changed = put(at, 8, &[5]);
+    assert_eq!(changed, Ok(Value::Unit));
+    let read_only = mapped(Some(file), 1, Prot::READ);
+    let refused = protect(&own, read_only, PAGE, Prot::READ_WRITE);
+    assert_eq!(refused, errno(libc::EACCES));
+    assert_eq!(files::close(file), Ok(Value::Unit));
+    assert_eq!(files::close(file), errno(libc::EBADF));
+}
+
+/// Runs `test` in a process without other threads, whose mappings could fall into
+/// the holes that it makes.
+fn alone(test: impl FnOnce()) {
+    // SAFETY: glibc unlocks its own state in the child, which ends without returning
+    // to the test harness.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(test));
+        // SAFETY: _exit(2) has no preconditions.
+        unsafe { libc::_exit(outcome.is_err().into()) }
+    }
+    let mut status = 0;
+    // SAFETY: `status` is live.
+    let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!((ended, status), (child, 0), "the lone process failed");
+}
+
+#[test]
+fn protection_changes_and_holes_are_refused() {
+    alone(change_protection_and_make_holes);
+}
+
+fn change_protection_and_make_holes() {
+    let own = Own::nothing();
+    let at = mapped(None, 4, Prot::READ_WRITE);
+    assert_eq!(protect(&own, at, PAGE, Prot::READ), Ok(Value::Unit));
+    let refused = signal(libc::SIGSEGV, SEGV_ACCERR, at);
+    assert_eq!(put(at, 8, &[1]), refused);
+    assert_eq!(put(at + PAGE, 8, &[1]), Ok(Value::Unit));
+
+    assert_eq!(unmap(&own, at + 2 * PAGE, PAGE), Ok(Value::Unit));
+    let hole = signal(libc::SIGSEGV, SEGV_MAPERR, at + 2 * PAGE);
+    assert_eq!(load(at, PAGE, 4), hole);
+    let across = protect(&own, at + 2 * PAGE, PAGE, Prot::READ);
+    assert_eq!(across, errno(libc::ENOMEM));
+    assert_eq!(unmap(&own, at + 1, PAGE), errno(libc::EINVAL));
+    assert_eq!(unmap(&own, at, u64::MAX), errno(libc::EINVAL));
+    assert_eq!(unmap(&own, at, 0), errno(libc::EINVAL));
+    // Taken again, at the same place.
+    let fixed = Mapping {
+        fixed_at: Some(at + 2 * PAGE),
+        ..request(None, 1, Prot::READ)
+    };
+    assert_eq!(address(map(&own, &fixed)), at + 2 * PAGE);
+    assert_eq!(load(at + 2 * PAGE, 8, 1), Ok(Value::Words(vec![0])));
+}
+
+#[test]
+fn advice_reaches_the_pages() {
+    let own = Own::nothing();
+    let private = Mapping {
+        sharing: Sharing::Private,
+        ..request(None, 2, Prot::READ_WRITE)
+    };
+    access::survive_faults().expect("handler");
+    let at = address(map(&own, &private));
+    let present = |npages| {
+        let Ok(Value::Words(entries)) = files::pagemap(at, npages) else {
+            panic!("no entries");
+        };
+        entries
+            .into_iter()
+            .map(|entry| entry >> 63)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(present(2), [0, 0]);
+    assert_eq!(put(at + PAGE, 8, &[9]), Ok(Value::Unit));
+    assert_eq!(present(2), [0, 1]);
+    let populated = advise(&own, at, 2 * PAGE, Advice::PopulateWrite);
+    assert_eq!(populated, Ok(Value::Unit));
+    assert_eq!(present(2), [1, 1]);
+    let dropped = advise(&own, at + PAGE, PAGE, Advice::DontNeed);
+    assert_eq!(dropped, Ok(Value::Unit));
+    assert_eq!(present(2), [1, 0]);
+    assert_eq!(load(at + PAGE, 8, 1), Ok(Value::Words(vec![0])));
+    let odd = advise(&own, at + 1, PAGE, Advice::DontFork);
+    assert_eq!(odd, errno(libc::EINVAL));
+}
+
+#[test]
+fn a_moved_mapping_keeps_its_words() {
+    let own = Own::nothing();
+    let file = file_of(8 * PAGE);
+    let at = mapped(Some(file), 2, Prot::READ_WRITE);
+    assert_eq!(put(at, PAGE, &[1, 2]), Ok(Value::Unit));
+    let fence = Mapping {
+        fixed_at: Some(at + PAGE),
+        ..request(None, 1, Prot::NONE)
+    };
+    assert_eq!(address(map(&own, &fence)), at + PAGE);
+    let in_place = remap(&own, at, PAGE, 8 * PAGE, false);
+    assert_eq!(in_place, errno(libc::ENOMEM));
+    let moved = address(remap(&own, at, PAGE, 8 * PAGE, true));
+    assert_ne!(moved, at);
+    assert_eq!(load(moved, PAGE, 2), Ok(Value::Words(vec![1, 2])));
+    assert_eq!(remap(&own, 1, PAGE, PAGE, true), errno(libc::EINVAL));
+}
+
+/// The whole state machine on the agent's own memory: text, stack, heap and area
+/// stand where a hostile request points.
+#[test]
+fn the_agents_own_memory_is_spared() {
+    let own = Own::of_this_process().expect("readable");
+    let victim = Box::new(5_u64);
+    let word = &raw const *victim as u64;
+    let page = word & !(PAGE - 1);
+    let fixed = Mapping {
+        fixed_at: Some(page),
+        ..request(None, 1, Prot::NONE)
+    };
+    for outcome in [
+        store(&own, word, 8, &[6]),
+        unmap(&own, page, 1),
+        unmap(&own, 0, (1 << 47) - PAGE),
+        protect(&own, page, PAGE, Prot::NONE),
+        advise(&own, page, PAGE, Advice::DontNeed),
+        remap(&own, page, PAGE, 2 * PAGE, true),
+        map(&own, &fixed),
+    ] {
+        assert!(matches!(outcome, Err(Refusal::Rejected(_))), "{outcome:?}");
+    }
+    assert_eq!(load(word, 8, 1), Ok(Value::Words(vec![5])));
+    assert_eq!(*victim, 5);
+}
+
+#[test]
+fn requests_reach_their_calls() {
+    access::survive_faults().expect("handler");
+    let mut state = State::unguarded();
+    let map = Request::Map {
+        fd: Some(file_of(PAGE)),
+        fixed_at: None,
+        len_bytes: 2 * PAGE,
+        prot: Prot::READ_WRITE,
+        sharing: Sharing::Shared,
+        offset_bytes: 0,
+    };
+    let Reply::Done(Value::Address(address)) = perform(&mut state, map) else {
+        panic!("not mapped");
+    };
+    let beyond = Request::Store {
+        address,
+        stride_bytes: PAGE,
+        words: vec![1, 2],
+    };
+    let expected = Signal {
+        number: libc::SIGBUS,
+        code: BUS_ADRERR,
+        address: address + PAGE,
+    };
+    assert_eq!(perform(&mut state, beyond), Reply::Signal(expected));
+    let unmap = Request::Unmap {
+        address,
+        len_bytes: 2 * PAGE,
+    };
+    assert_eq!(perform(&mut state, unmap), Reply::Done(Value::Unit));
+    let load = Request::Load {
+        address: 4,
+        stride_bytes: 8,
+        count: 1,
+    };
+    assert!(matches!(perform(&mut state, load), Reply::Rejected { .. }));
+    let close = Request::Close { fd: Fd(-1) };
+    assert_eq!(perform(&mut state, close), Reply::Errno(libc::EBADF));
+}

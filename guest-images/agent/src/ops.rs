@@ -1,0 +1,153 @@
+//! What each request does.
+
+use std::io;
+
+use wire::{Reply, Request, Signal, Value};
+
+use crate::files;
+use crate::kmsg;
+use crate::memory::{self, Mapping};
+use crate::own::Own;
+use crate::process::{self, Lineage};
+use crate::sys::Errno;
+
+/// What the agent knows from one request to the next.
+#[derive(Debug)]
+pub struct State {
+    own: Own,
+    lineage: Lineage,
+}
+
+impl State {
+    /// State of the first process. To be made last at start-up: what is mapped then
+    /// is the agent's own.
+    ///
+    /// # Errors
+    /// When /proc/self/maps cannot be read.
+    pub fn of_init() -> io::Result<Self> {
+        Ok(Self {
+            own: Own::of_this_process()?,
+            lineage: Lineage::default(),
+        })
+    }
+
+    /// State that guards nothing of the test's process.
+    #[cfg(test)]
+    pub fn unguarded() -> Self {
+        Self {
+            own: Own::nothing(),
+            lineage: Lineage::default(),
+        }
+    }
+}
+
+/// Why there is no [`Value`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The kernel refused.
+    Errno(Errno),
+    /// The access raised a signal.
+    Signal(Signal),
+    /// The agent refused.
+    Rejected(String),
+}
+
+impl From<Errno> for Refusal {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno)
+    }
+}
+
+impl From<Signal> for Refusal {
+    fn from(signal: Signal) -> Self {
+        Self::Signal(signal)
+    }
+}
+
+/// Result of one request.
+pub type Outcome = Result<Value, Refusal>;
+
+/// Carries `request` out. Does not return from those that end the process or the
+/// guest; returns twice, one process after the other, from [`Request::Fork`].
+pub fn perform(state: &mut State, request: Request) -> Reply {
+    match execute(state, request) {
+        Ok(value) => Reply::Done(value),
+        Err(Refusal::Errno(Errno(errno))) => Reply::Errno(errno),
+        Err(Refusal::Signal(signal)) => Reply::Signal(signal),
+        Err(Refusal::Rejected(reason)) => Reply::Rejected { reason },
+    }
+}
+
+fn execute(state: &mut State, request: Request) -> Outcome {
+    let own = &state.own;
+    match request {
+        Request::LoadModule { path, parameters } => files::load_module(path, parameters),
+        Request::UnloadModule { name } => files::unload_module(name),
+        Request::Open { path, mode } => files::open(path, mode),
+        Request::Close { fd } => files::close(fd),
+        Request::Read {
+            fd,
+            offset_bytes,
+            len_bytes,
+        } => files::read(fd, offset_bytes, len_bytes),
+        Request::Write {
+            fd,
+            offset_bytes,
+            bytes,
+        } => files::write(fd, offset_bytes, &bytes),
+        Request::Map {
+            fd,
+            fixed_at,
+            len_bytes,
+            prot,
+            sharing,
+            offset_bytes,
+        } => {
+            let mapping = Mapping {
+                fd,
+                fixed_at,
+                len_bytes,
+                prot,
+                sharing,
+                offset_bytes,
+            };
+            memory::map(own, &mapping)
+        }
+        Request::Unmap { address, len_bytes } => memory::unmap(own, address, len_bytes),
+        Request::Protect {
+            address,
+            len_bytes,
+            prot,
+        } => memory::protect(own, address, len_bytes, prot),
+        Request::Advise {
+            address,
+            len_bytes,
+            advice,
+        } => memory::advise(own, address, len_bytes, advice),
+        Request::Remap {
+            address,
+            old_len_bytes,
+            new_len_bytes,
+            may_move,
+        } => memory::remap(own, address, old_len_bytes, new_len_bytes, may_move),
+        Request::Load {
+            address,
+            stride_bytes,
+            count,
+        } => memory::load(address, stride_bytes, count),
+        Request::Store {
+            address,
+            stride_bytes,
+            words,
+        } => memory::store(own, address, stride_bytes, &words),
+        Request::Fork => process::fork(&mut state.lineage),
+        Request::Exit { status } => process::exit(&state.lineage, status),
+        Request::ReadFile { path } => files::read_file(path),
+        Request::Pagemap { address, npages } => files::pagemap(address, npages),
+        Request::Log { text } => {
+            kmsg::log(&text)?;
+            Ok(Value::Unit)
+        }
+        Request::Crash(how) => process::crash(&state.lineage, how),
+    }
+}
