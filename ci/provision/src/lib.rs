@@ -5,10 +5,13 @@
 //!   every input that shapes them.
 //! - [`packages`]: which Debian packages are missing, and installing them with
 //!   the user's consent.
+//! - [`debian`]: files of a Debian archive through an apt of our own, which
+//!   leaves the system's configuration and lists alone.
 #![forbid(unsafe_code)]
 
 pub mod cache;
 mod command;
+pub mod debian;
 pub mod packages;
 pub mod progress;
 

@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-pub use key::Key;
+pub use key::{Key, hash_file};
 pub use manage::{Cleaned, Entry, Keep};
 
 use crate::progress::Progress;
