@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod figures;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
