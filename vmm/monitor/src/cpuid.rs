@@ -97,6 +97,33 @@ fn adapt_topology_leaf(entry: &mut kvm_cpuid_entry2, index: u32, topology: Topol
     entry.edx = u32::from(topology.apic_id);
 }
 
+fn leaf(cpuid: &CpuId, function: u32) -> Option<&kvm_cpuid_entry2> {
+    cpuid
+        .as_slice()
+        .iter()
+        .find(|entry| entry.function == function)
+}
+
+/// Bits of a physical address (leaf 0x8000_0008, eax).
+pub(crate) fn maxphyaddr(cpuid: &CpuId) -> u8 {
+    /// Of a processor that does not tell.
+    const DEFAULT: u8 = 36;
+    leaf(cpuid, 0x8000_0008).map_or(DEFAULT, |entry| entry.eax.to_le_bytes()[0])
+}
+
+/// Whether pages of 1 GiB exist (leaf 0x8000_0001, edx).
+pub(crate) fn gib_pages(cpuid: &CpuId) -> bool {
+    leaf(cpuid, 0x8000_0001).is_some_and(|entry| entry.edx & 1 << 26 != 0)
+}
+
+/// Whether the vendor is AMD or Hygon (leaf 0, ebx edx ecx spell its name).
+pub(crate) fn is_amd(cpuid: &CpuId) -> bool {
+    leaf(cpuid, 0).is_some_and(|entry| {
+        let name = [entry.ebx, entry.edx, entry.ecx].map(u32::to_le_bytes);
+        matches!(name.as_flattened(), b"AuthenticAMD" | b"HygonGenuine")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,7 +150,7 @@ mod tests {
         CpuId::from_entries(&entries).expect("few entries")
     }
 
-    fn leaf(cpuid: &CpuId, function: u32, index: u32) -> Option<kvm_cpuid_entry2> {
+    fn subleaf(cpuid: &CpuId, function: u32, index: u32) -> Option<kvm_cpuid_entry2> {
         cpuid
             .as_slice()
             .iter()
@@ -140,10 +167,10 @@ mod tests {
     #[test]
     fn nothing_of_xsave_is_left() {
         let cpuid = for_vcpu(&everything(), SECOND_OF_THREE);
-        assert!(leaf(&cpuid, 0xd, 0).is_none() && leaf(&cpuid, 0xd, 1).is_none());
-        let one = leaf(&cpuid, 1, 0).expect("leaf 1");
+        assert!(subleaf(&cpuid, 0xd, 0).is_none() && subleaf(&cpuid, 0xd, 1).is_none());
+        let one = subleaf(&cpuid, 1, 0).expect("leaf 1");
         assert_eq!(one.ecx & (1 << 26 | 1 << 27 | 1 << 28), 0);
-        let seven = leaf(&cpuid, 7, 0).expect("leaf 7");
+        let seven = subleaf(&cpuid, 7, 0).expect("leaf 7");
         assert_eq!(seven.ebx & (1 << 5 | 1 << 16 | 1 << 31), 0);
         assert_ne!(seven.ebx & (1 << 29), 0, "SHA needs no XSAVE");
     }
@@ -151,9 +178,9 @@ mod tests {
     #[test]
     fn each_vcpu_learns_its_place() {
         let cpuid = for_vcpu(&everything(), SECOND_OF_THREE);
-        let one = leaf(&cpuid, 1, 0).expect("leaf 1");
+        let one = subleaf(&cpuid, 1, 0).expect("leaf 1");
         assert_eq!(one.ebx >> 16, 0x0103);
-        let cores = leaf(&cpuid, 0xb, 1).expect("leaf 0xb");
+        let cores = subleaf(&cpuid, 0xb, 1).expect("leaf 0xb");
         assert_eq!(
             (cores.eax, cores.ebx, cores.ecx, cores.edx),
             (2, 3, 0x201, 1)
@@ -167,11 +194,29 @@ mod tests {
                 five_level_paging,
                 ..SECOND_OF_THREE
             };
-            leaf(&for_vcpu(&everything(), topology), 7, 0)
+            subleaf(&for_vcpu(&everything(), topology), 7, 0)
                 .expect("leaf 7")
                 .ecx
         };
         assert_eq!(with(false) & LEAF7_ECX_LA57, 0);
         assert_ne!(with(true) & LEAF7_ECX_LA57, 0);
+    }
+
+    #[test]
+    fn the_vendor_is_read_from_its_name() {
+        let named = |name: &[u8; 12]| {
+            let word = |at: usize| {
+                u32::from_le_bytes([name[at], name[at + 1], name[at + 2], name[at + 3]])
+            };
+            let entry = kvm_cpuid_entry2 {
+                ebx: word(0),
+                edx: word(4),
+                ecx: word(8),
+                ..Default::default()
+            };
+            is_amd(&CpuId::from_entries(&[entry]).expect("one entry"))
+        };
+        assert!(named(b"AuthenticAMD"));
+        assert!(!named(b"GenuineIntel"));
     }
 }

@@ -67,6 +67,10 @@ pub struct PagingState {
     pub pat: u64,
     /// Physical address width that the guest was told, in bits.
     pub maxphyaddr: u8,
+    /// Whether the guest was told of 1 GiB pages.
+    pub gib_pages: bool,
+    /// Whether the guest was told that its processor is AMD's or Hygon's.
+    pub amd: bool,
 }
 
 impl Vm {
@@ -294,13 +298,18 @@ impl Vm {
         const MSR_PAT: u32 = 0x277;
         let fd = self.frozen_vcpu()?.fd();
         let sregs = fd.get_sregs().map_err(VmError::kvm("KVM_GET_SREGS"))?;
+        let told = fd
+            .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
+            .map_err(VmError::kvm("KVM_GET_CPUID2"))?;
         Ok(PagingState {
             cr0: sregs.cr0,
             cr3: sregs.cr3,
             cr4: sregs.cr4,
             efer: sregs.efer,
             pat: vcpu::read_msr(&fd, MSR_PAT)?,
-            maxphyaddr: maxphyaddr(&fd)?,
+            maxphyaddr: cpuid::maxphyaddr(&told),
+            gib_pages: cpuid::gib_pages(&told),
+            amd: cpuid::is_amd(&told),
         })
     }
 
@@ -372,19 +381,6 @@ impl Outcome {
 
 fn eventfd() -> Result<EventFd, VmError> {
     EventFd::new(EFD_NONBLOCK).map_err(VmError::host("create an eventfd"))
-}
-
-fn maxphyaddr(fd: &kvm_ioctls::VcpuFd) -> Result<u8, VmError> {
-    /// Width of an AMD64 processor that does not tell.
-    const DEFAULT: u8 = 36;
-    let cpuid = fd
-        .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
-        .map_err(VmError::kvm("KVM_GET_CPUID2"))?;
-    Ok(cpuid
-        .as_slice()
-        .iter()
-        .find(|entry| entry.function == 0x8000_0008)
-        .map_or(DEFAULT, |entry| entry.eax.to_le_bytes()[0]))
 }
 
 fn check(config: &VmConfig) -> Result<(), VmError> {

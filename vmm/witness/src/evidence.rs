@@ -1,0 +1,79 @@
+//! What was found for one page, link by link.
+
+use addr::{Gpa, Gva, Pfn};
+use monitor::Vm;
+
+use crate::contract::DevicePage;
+use crate::guest_walk::{FrozenTables, TablesError, Walked};
+use crate::host_frame::{FrameError, Pagemap};
+use crate::memslot::{self, Hit};
+use crate::stamp::Seen;
+
+/// All that the witnesses say of one page of a mapping.
+#[derive(Debug)]
+pub struct PageEvidence {
+    /// The page.
+    pub gva: Gva,
+    /// The guest's tables.
+    pub walked: Walked,
+    /// The memslot behind the gpa that the walk found.
+    pub slot: Option<Hit>,
+    /// The host's frame behind that memslot's page.
+    pub slot_frame: Option<Result<Pfn, FrameError>>,
+    /// The host's frame that it gave to the device page which the contract names.
+    pub device_frame: Option<Result<Pfn, FrameError>>,
+    /// What the guest saw there.
+    pub seen: Option<Seen>,
+}
+
+/// Gathers evidence on a guest that stands still.
+pub struct Evidence<'vm> {
+    vm: &'vm Vm,
+    tables: FrozenTables<'vm>,
+    pagemap: Result<Pagemap, FrameError>,
+}
+
+impl<'vm> Evidence<'vm> {
+    /// Opens all sources.
+    ///
+    /// # Errors
+    /// [`TablesError`] when the guest's tables cannot be walked at all. A host that
+    /// hides its frames is no error here: it is said of each page.
+    pub fn of(vm: &'vm Vm) -> Result<Self, TablesError> {
+        Ok(Self {
+            vm,
+            tables: FrozenTables::of(vm)?,
+            pagemap: Pagemap::open(),
+        })
+    }
+
+    /// Everything about the page at `gva`. `device_page` is what the contract
+    /// wants there; it is used for nothing but to look up the host's own frame.
+    pub fn page(
+        &self,
+        gva: Gva,
+        device_page: Option<DevicePage>,
+        seen: Option<Seen>,
+    ) -> PageEvidence {
+        let walked = self.tables.walk(gva);
+        let gpa = walked.as_ref().ok().map(|found| found.address);
+        let slot = gpa.and_then(|gpa: Gpa| memslot::find(self.vm.memslots(), gpa));
+        PageEvidence {
+            gva,
+            walked,
+            slot,
+            slot_frame: slot.map(|hit| self.pfn(hit.hva)),
+            device_frame: device_page
+                .and_then(|page| self.vm.windows().get(page.window)?.ledger_hva(page.page))
+                .map(|hva| self.pfn(hva)),
+            seen,
+        }
+    }
+
+    fn pfn(&self, hva: addr::Hva) -> Result<Pfn, FrameError> {
+        match &self.pagemap {
+            Ok(pagemap) => pagemap.pfn(hva),
+            Err(_) => Pagemap::open()?.pfn(hva),
+        }
+    }
+}

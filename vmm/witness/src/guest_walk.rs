@@ -1,0 +1,75 @@
+//! Link gva -> gpa: the guest's page tables, read in guest memory from the CR3 of
+//! the vCPU that stands at the agent's doorbell.
+
+use addr::{Gpa, Gva};
+use monitor::{Vm, VmError};
+use walk::{GuestTables, PagingRegs, TableRead, Translation, UnsupportedMode, Vendor, WalkError};
+
+/// A table entry that names memory which the guest does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no memslot backs {0}")]
+pub struct NoMemory(pub Gpa);
+
+/// What a walk for one address found.
+pub type Walked = Result<Translation<Gpa>, WalkError<Gpa, NoMemory>>;
+
+/// Why the tables of a frozen vCPU cannot be walked at all.
+#[derive(Debug, thiserror::Error)]
+pub enum TablesError {
+    /// The vCPU's registers could not be read.
+    #[error("registers of the vCPU at the doorbell")]
+    Registers(#[from] VmError),
+    /// The vCPU does not translate by tables that can be walked.
+    #[error("the vCPU at the doorbell does not run in long mode")]
+    Mode(#[from] UnsupportedMode),
+}
+
+/// Tables of a guest that stands still.
+pub struct FrozenTables<'vm> {
+    memory: GuestMemory<'vm>,
+    tables: GuestTables,
+}
+
+struct GuestMemory<'vm>(&'vm Vm);
+
+impl TableRead for GuestMemory<'_> {
+    type Addr = Gpa;
+    type Error = NoMemory;
+
+    fn read_entry(&self, at: Gpa) -> Result<u64, NoMemory> {
+        self.0.read_u64(at).map_err(|_| NoMemory(at))
+    }
+}
+
+impl<'vm> FrozenTables<'vm> {
+    /// The tables that the vCPU at the doorbell uses.
+    ///
+    /// # Errors
+    /// [`TablesError`] when its registers do not tell.
+    pub fn of(vm: &'vm Vm) -> Result<Self, TablesError> {
+        let state = vm.paging_state()?;
+        let regs = PagingRegs {
+            cr0: state.cr0,
+            cr3: state.cr3,
+            cr4: state.cr4,
+            efer: state.efer,
+            pat: state.pat,
+            maxphyaddr: state.maxphyaddr,
+            gib_pages: state.gib_pages,
+            vendor: if state.amd {
+                Vendor::Amd
+            } else {
+                Vendor::Intel
+            },
+        };
+        Ok(Self {
+            memory: GuestMemory(vm),
+            tables: GuestTables::new(&regs)?,
+        })
+    }
+
+    /// Walks for one address.
+    pub fn walk(&self, gva: Gva) -> Walked {
+        self.tables.walk(&self.memory, gva)
+    }
+}

@@ -1,0 +1,173 @@
+//! Link content: what a load at a gva yields, and where a store at it arrives.
+//!
+//! Every word of every device page follows from the VM's seed, the page and the
+//! word's place, so that no page looks like another and no VM like the one before.
+
+use monitor::Window;
+
+use crate::contract::DevicePage;
+
+/// Words of a page.
+pub const WORDS: u64 = 512;
+/// Byte offset of the word that names the page.
+pub const IDENTITY: u64 = 0;
+/// Byte offset of the word that the guest stores to.
+pub const SLOT: u64 = 8;
+/// Byte offset of the page's last word, which a load also checks: a page that
+/// begins right need not end right.
+pub const LAST: u64 = (WORDS - 1) * 8;
+
+/// "MW" in the upper 16 bits of an identity.
+const TAG: u64 = 0x4d57 << 48;
+
+/// The stamps of one VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamps {
+    seed: u64,
+}
+
+impl Stamps {
+    /// The stamps that follow from `seed`.
+    pub const fn new(seed: u64) -> Self {
+        Self { seed }
+    }
+
+    /// The word at byte `offset` of a device page, before the guest stores to it.
+    pub fn word(&self, page: DevicePage, offset: u64) -> u64 {
+        if offset == IDENTITY {
+            let window = (page.window as u64 & 0xff) << 40;
+            return TAG | window | (page.page & 0xff_ffff) << 16 | (mix(self.seed) & 0xffff);
+        }
+        mix(self.seed ^ mix((page.window as u64) << 32 | page.page) ^ offset.rotate_left(40))
+    }
+
+    /// What the guest stores to a device page through the mapping numbered
+    /// `mapping`: never the word that stands there, never the same twice.
+    pub fn stored(&self, mapping: u64, page: DevicePage) -> u64 {
+        let value = mix(self.word(page, SLOT) ^ mapping.wrapping_mul(0x9e37_79b9));
+        if value == self.word(page, SLOT) {
+            value ^ 1
+        } else {
+            value
+        }
+    }
+
+    /// The device page that an identity names, when it is one of this VM.
+    pub fn page_of(&self, identity: u64) -> Option<DevicePage> {
+        let page = DevicePage {
+            window: usize::try_from(identity >> 40 & 0xff).ok()?,
+            page: identity >> 16 & 0xff_ffff,
+        };
+        (self.word(page, IDENTITY) == identity).then_some(page)
+    }
+
+    /// Fills all pages of the window with this index.
+    pub fn fill(&self, index: usize, window: &Window) {
+        for page in 0..window.npages() {
+            let page = DevicePage {
+                window: index,
+                page,
+            };
+            let bytes: Vec<u8> = (0..WORDS)
+                .flat_map(|word| self.word(page, word * 8).to_le_bytes())
+                .collect();
+            // The page is of this window, so the write is within it.
+            let _ = window.write(page.page, 0, &bytes);
+        }
+    }
+
+    /// The device pages whose slot holds something else than at the start, with
+    /// what it holds.
+    pub fn changed_slots(&self, windows: &[Window]) -> Vec<(DevicePage, u64)> {
+        let mut changed = Vec::new();
+        for (index, window) in windows.iter().enumerate() {
+            for page in 0..window.npages() {
+                let page = DevicePage {
+                    window: index,
+                    page,
+                };
+                let found = slot_of(window, page.page);
+                if found != Some(self.word(page, SLOT)) {
+                    changed.push((page, found.unwrap_or_default()));
+                }
+            }
+        }
+        changed
+    }
+
+    /// Puts the slots of `pages` back to what they held at the start.
+    pub fn restore_slots(&self, windows: &[Window], pages: impl IntoIterator<Item = DevicePage>) {
+        for page in pages {
+            if let Some(window) = windows.get(page.window) {
+                // A page that the window does not have was never changed.
+                let _ = window.write(page.page, SLOT, &self.word(page, SLOT).to_le_bytes());
+            }
+        }
+    }
+}
+
+fn slot_of(window: &Window, page: u64) -> Option<u64> {
+    let bytes = window.read(page, SLOT, 8)?;
+    Some(u64::from_le_bytes(bytes.try_into().ok()?))
+}
+
+/// Finalizer of SplitMix64: every bit of the input moves about half of the output.
+const fn mix(value: u64) -> u64 {
+    let z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// What the guest saw and did through one page of a mapping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The loaded word at [`IDENTITY`].
+    pub identity: u64,
+    /// The loaded word at [`LAST`].
+    pub last: u64,
+    /// Where the word that it stored arrived; `None` when it stored none.
+    pub arrived: Option<Vec<DevicePage>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    const STAMPS: Stamps = Stamps::new(7);
+
+    fn pages() -> impl Iterator<Item = DevicePage> {
+        (0..4).flat_map(|window| (0..64).map(move |page| DevicePage { window, page }))
+    }
+
+    #[test]
+    fn no_two_words_are_alike() {
+        let words: BTreeSet<u64> = pages()
+            .flat_map(|page| (0..WORDS).map(move |word| STAMPS.word(page, word * 8)))
+            .collect();
+        assert_eq!(words.len() as u64, 4 * 64 * WORDS);
+    }
+
+    #[test]
+    fn an_identity_names_its_page_in_its_own_vm_only() {
+        for page in pages() {
+            let identity = STAMPS.word(page, IDENTITY);
+            assert_eq!(STAMPS.page_of(identity), Some(page));
+            assert_eq!(Stamps::new(8).page_of(identity), None);
+        }
+        assert_eq!(STAMPS.page_of(0), None);
+        assert_eq!(STAMPS.page_of(u64::MAX), None);
+    }
+
+    #[test]
+    fn what_is_stored_was_not_there_before() {
+        let mut stored = BTreeSet::new();
+        for page in pages() {
+            for mapping in 0..8 {
+                assert!(stored.insert(STAMPS.stored(mapping, page)));
+                assert_ne!(STAMPS.stored(mapping, page), STAMPS.word(page, SLOT));
+            }
+        }
+    }
+}
