@@ -1,1 +1,4 @@
 //! guest-images
+
+pub mod agent;
+pub mod initramfs;
