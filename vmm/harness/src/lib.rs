@@ -1,1 +1,18 @@
-//! harness
+//! Drives a guest through its agent and witnesses what its mappings become: from
+//! a VM to operations, from the frozen guest to evidence, from evidence to a
+//! report.
+
+pub mod agent;
+pub mod check;
+pub mod error;
+pub mod guest;
+pub mod mapping;
+pub mod observe;
+pub mod report;
+
+pub use agent::{Outcome, Refusal};
+pub use check::{CheckOptions, check};
+pub use error::HarnessError;
+pub use guest::Guest;
+pub use mapping::{Mapping, MappingSpec, Presence, Strategy};
+pub use report::{MappingReport, Report, Verdict};

@@ -207,27 +207,28 @@ impl Judge<'_> {
     }
 
     fn stamp(&self, page: DevicePage, seen: &Seen) -> Result<(), Disagreement> {
-        let words = [(IDENTITY, seen.identity), (LAST, seen.last)];
-        for (offset, found) in words {
+        let name = self.plan.name(page);
+        let loaded = seen
+            .loaded
+            .as_ref()
+            .map_err(|got| (Link::Stamp, format!("a load from {name}"), got.clone()))?;
+        for (offset, found) in [(IDENTITY, loaded.identity), (LAST, loaded.last)] {
             let wanted = self.stamps.word(page, offset);
             if found != wanted {
                 return Err((
                     Link::Stamp,
-                    format!(
-                        "{wanted:#018x} at byte {offset:#x}, the stamp of {}",
-                        self.plan.name(page)
-                    ),
+                    format!("{wanted:#018x} at byte {offset:#x}, the stamp of {name}"),
                     self.describe_stamp(found),
                 ));
             }
         }
-        match &seen.arrived {
-            Some(arrived) if *arrived != [page] => Err((
-                Link::Stamp,
-                format!("the guest's store arrives in {}", self.plan.name(page)),
-                self.describe_arrival(arrived),
-            )),
-            _ => Ok(()),
+        let wanted = format!("the guest's store arrives in {name}");
+        match &seen.stored {
+            Some(Ok(arrived)) if *arrived != [page] => {
+                Err((Link::Stamp, wanted, self.describe_arrival(arrived)))
+            }
+            Some(Err(got)) => Err((Link::Stamp, wanted, got.clone())),
+            Some(Ok(_)) | None => Ok(()),
         }
     }
 

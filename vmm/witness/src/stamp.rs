@@ -122,12 +122,20 @@ const fn mix(value: u64) -> u64 {
 /// What the guest saw and did through one page of a mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// The loaded word at [`IDENTITY`].
+    /// The loaded words, or what the guest's process got instead of them.
+    pub loaded: Result<Loaded, String>,
+    /// Where the word that it stored arrived, or what it got instead; `None` when
+    /// it stored none.
+    pub stored: Option<Result<Vec<DevicePage>, String>>,
+}
+
+/// The words that a guest loads from each page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The word at [`IDENTITY`].
     pub identity: u64,
-    /// The loaded word at [`LAST`].
+    /// The word at [`LAST`].
     pub last: u64,
-    /// Where the word that it stored arrived; `None` when it stored none.
-    pub arrived: Option<Vec<DevicePage>>,
 }
 
 #[cfg(test)]

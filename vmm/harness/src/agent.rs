@@ -1,0 +1,326 @@
+//! The host's end of the conversation with the agent, typed.
+
+use std::fmt;
+
+use addr::Gva;
+use monitor::MESSAGE_AREA;
+use wire::{Advice, Fd, Header, OpenMode, Prot, Reply, Request, Sender, Sharing, Signal, Value};
+
+use crate::error::HarnessError;
+use crate::guest::Guest;
+
+/// How an operation was refused in the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The system call failed with this errno.
+    Errno(i32),
+    /// The access raised this signal.
+    Signal(Signal),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Errno(errno) => write!(f, "{}", std::io::Error::from_raw_os_error(*errno)),
+            Self::Signal(signal) => {
+                let name = match signal.number {
+                    libc::SIGBUS => "SIGBUS".to_owned(),
+                    libc::SIGSEGV => "SIGSEGV".to_owned(),
+                    number => format!("signal {number}"),
+                };
+                write!(f, "{name} at {:#x} (code {})", signal.address, signal.code)
+            }
+        }
+    }
+}
+
+/// What an operation in the guest came to. A refusal is a result like another:
+/// many a test wants one.
+pub type Outcome<T> = Result<T, Refusal>;
+
+impl Guest {
+    /// Sends a request and waits for the reply; the guest stands still again when
+    /// this returns.
+    ///
+    /// # Errors
+    /// [`HarnessError`] when the guest ends, or its agent cannot be understood.
+    pub fn request(&mut self, request: &Request) -> Result<Reply, HarnessError> {
+        self.vm_mut().write(MESSAGE_AREA, &wire::encode(request)?)?;
+        self.next_reply()
+    }
+
+    /// Runs the guest to its next message.
+    pub(crate) fn next_reply(&mut self) -> Result<Reply, HarnessError> {
+        self.vm_mut().run_to_doorbell()?;
+        let mut head = [0; Header::LEN_BYTES];
+        self.vm().read(MESSAGE_AREA, &mut head)?;
+        let header = Header::parse(head)?;
+        if header.sender != Sender::Agent {
+            return Err(wire::FrameError::Payload.into());
+        }
+        // The header's length was checked against the area by its parser.
+        let mut payload = vec![0; header.payload_len_bytes as usize];
+        let start = addr::Gpa::new(MESSAGE_AREA.raw() + Header::LEN_BYTES as u64);
+        self.vm().read(start, &mut payload)?;
+        Ok(wire::decode(&payload)?)
+    }
+
+    fn outcome<T>(
+        &mut self,
+        request: &Request,
+        pick: impl FnOnce(Value) -> Result<T, Value>,
+    ) -> Result<Outcome<T>, HarnessError> {
+        let name = || format!("{request:?}").chars().take(120).collect::<String>();
+        match self.request(request)? {
+            Reply::Done(value) => match pick(value) {
+                Ok(value) => Ok(Ok(value)),
+                Err(value) => Err(HarnessError::Mismatched {
+                    request: name(),
+                    reply: Box::new(Reply::Done(value)),
+                }),
+            },
+            Reply::Errno(errno) => Ok(Err(Refusal::Errno(errno))),
+            Reply::Signal(signal) => Ok(Err(Refusal::Signal(signal))),
+            Reply::Rejected { reason } => Err(HarnessError::Rejected {
+                request: name(),
+                reason,
+            }),
+            reply @ Reply::Ready { .. } => Err(HarnessError::Mismatched {
+                request: name(),
+                reply: Box::new(reply),
+            }),
+        }
+    }
+
+    fn unit(&mut self, request: &Request) -> Result<Outcome<()>, HarnessError> {
+        self.outcome(request, |value| match value {
+            Value::Unit => Ok(()),
+            other => Err(other),
+        })
+    }
+
+    fn address(&mut self, request: &Request) -> Result<Outcome<Gva>, HarnessError> {
+        self.outcome(request, |value| match value {
+            Value::Address(address) => Ok(Gva::new(address)),
+            other => Err(other),
+        })
+    }
+
+    fn words(&mut self, request: &Request) -> Result<Outcome<Vec<u64>>, HarnessError> {
+        self.outcome(request, |value| match value {
+            Value::Words(words) => Ok(words),
+            other => Err(other),
+        })
+    }
+
+    /// finit_module(2).
+    ///
+    /// # Errors
+    /// As [`Guest::request`].
+    pub fn load_module(&mut self, path: &str) -> Result<Outcome<()>, HarnessError> {
+        self.unit(&Request::LoadModule {
+            path: path.to_owned(),
+            parameters: String::new(),
+        })
+    }
+
+    /// delete_module(2).
+    ///
+    /// # Errors
+    /// As [`Guest::request`].
+    pub fn unload_module(&mut self, name: &str) -> Result<Outcome<()>, HarnessError> {
+        self.unit(&Request::UnloadModule {
+            name: name.to_owned(),
+        })
+    }
+
+    /// open(2).
+    ///
+    /// # Errors
+    /// As [`Guest::request`].
+    pub fn open(&mut self, path: &str, mode: OpenMode) -> Result<Outcome<Fd>, HarnessError> {
+        let request = Request::Open {
+            path: path.to_owned(),
+            mode,
+        };
+        self.outcome(&request, |value| match value {
+            Value::Fd(fd) => Ok(fd),
+            other => Err(other),
+        })
+    }
+
+    /// close(2).
+    ///
+    /// # Errors
+    /// As [`Guest::request`].
+    pub fn close(&mut self, fd: Fd) -> Result<Outcome<()>, HarnessError> {
+        self.unit(&Request::Close { fd })
+    }
+
+    /// mmap(2) of a file, where the kernel likes.
+    ///
+    /// # Errors
+    /// As [`Guest::request`].
+    pub fn mmap(
+        &mut self,
+        fd: Fd,
+        offset_bytes: u64,
+        len_bytes: u64,
+        prot: Prot,
+        sharing: Sharing,
+    ) -> Result<Outcome<Gva>, HarnessError> {
+        self.address(&Request::Map {
+            fd: Some(fd),
+            fixed_at: None,
+            len_bytes,
+            prot,
+            sharing,
+            offset_bytes,
+        })
+    }
+
+    /// munmap(2).
+    ///
+    /// # Errors
+    /// As [`Guest::request`].
+    pub fn munmap(&mut self, gva: Gva, len_bytes: u64) -> Result<Outcome<()>, HarnessError> {
+        self.unit(&Request::Unmap {
+            address: gva.raw(),
+            len_bytes,
+        })
+    }
+
+    /// mprotect(2).
+    ///
+    /// # Errors
+    /// As [`Guest::request`].
+    pub fn mprotect(
+        &mut self,
+        gva: Gva,
+        len_bytes: u64,
+        prot: Prot,
+    ) -> Result<Outcome<()>, HarnessError> {
+        self.unit(&Request::Protect {
+            address: gva.raw(),
+            len_bytes,
+            prot,
+        })
+    }
+
+    /// madvise(2).
+    ///
+    /// # Errors
+    /// As [`Guest::request`].
+    pub fn madvise(
+        &mut self,
+        gva: Gva,
+        len_bytes: u64,
+        advice: Advice,
+    ) -> Result<Outcome<()>, HarnessError> {
+        self.unit(&Request::Advise {
+            address: gva.raw(),
+            len_bytes,
+            advice,
+        })
+    }
+
+    /// mremap(2).
+    ///
+    /// # Errors
+    /// As [`Guest::request`].
+    pub fn mremap(
+        &mut self,
+        gva: Gva,
+        old_len_bytes: u64,
+        new_len_bytes: u64,
+        may_move: bool,
+    ) -> Result<Outcome<Gva>, HarnessError> {
+        self.address(&Request::Remap {
+            address: gva.raw(),
+            old_len_bytes,
+            new_len_bytes,
+            may_move,
+        })
+    }
+
+    /// 64-bit loads, `stride_bytes` apart.
+    ///
+    /// # Errors
+    /// As [`Guest::request`].
+    pub fn load(
+        &mut self,
+        gva: Gva,
+        stride_bytes: u64,
+        count: u32,
+    ) -> Result<Outcome<Vec<u64>>, HarnessError> {
+        self.words(&Request::Load {
+            address: gva.raw(),
+            stride_bytes,
+            count,
+        })
+    }
+
+    /// 64-bit stores, `stride_bytes` apart.
+    ///
+    /// # Errors
+    /// As [`Guest::request`].
+    pub fn store(
+        &mut self,
+        gva: Gva,
+        stride_bytes: u64,
+        words: Vec<u64>,
+    ) -> Result<Outcome<()>, HarnessError> {
+        self.unit(&Request::Store {
+            address: gva.raw(),
+            stride_bytes,
+            words,
+        })
+    }
+
+    /// fork(2): from here on requests go to the child, until [`Guest::exit_child`].
+    ///
+    /// # Errors
+    /// As [`Guest::request`].
+    pub fn fork(&mut self) -> Result<Outcome<i32>, HarnessError> {
+        self.outcome(&Request::Fork, |value| match value {
+            Value::Pid(pid) => Ok(pid),
+            other => Err(other),
+        })
+    }
+
+    /// Ends a forked child and gives its wait status.
+    ///
+    /// # Errors
+    /// As [`Guest::request`].
+    pub fn exit_child(&mut self, status: u8) -> Result<Outcome<i32>, HarnessError> {
+        self.outcome(&Request::Exit { status }, |value| match value {
+            Value::ExitStatus(status) => Ok(status),
+            other => Err(other),
+        })
+    }
+
+    /// A whole file of the guest, such as /proc/self/maps.
+    ///
+    /// # Errors
+    /// As [`Guest::request`].
+    pub fn read_file(&mut self, path: &str) -> Result<Outcome<Vec<u8>>, HarnessError> {
+        let request = Request::ReadFile {
+            path: path.to_owned(),
+        };
+        self.outcome(&request, |value| match value {
+            Value::Bytes(bytes) => Ok(bytes),
+            other => Err(other),
+        })
+    }
+
+    /// Entries of the guest's own /proc/self/pagemap.
+    ///
+    /// # Errors
+    /// As [`Guest::request`].
+    pub fn pagemap(&mut self, gva: Gva, npages: u32) -> Result<Outcome<Vec<u64>>, HarnessError> {
+        self.words(&Request::Pagemap {
+            address: gva.raw(),
+            npages,
+        })
+    }
+}

@@ -1,0 +1,351 @@
+//! The standard check of a driver: both strategies over all windows, each mapping
+//! from mmap to munmap, and the requests that it must refuse.
+
+use std::collections::BTreeSet;
+
+use addr::PAGE_SIZE;
+use wire::{Fd, OpenMode, Prot, Sharing};
+use witness::{Link, Links, Mismatch};
+
+use crate::agent::{Outcome, Refusal};
+use crate::error::HarnessError;
+use crate::guest::{Guest, MODULE_NAME};
+use crate::mapping::{Mapping, MappingSpec, Presence, Strategy};
+use crate::observe::Judged;
+use crate::report::{
+    GuestReport, HostReport, MappingReport, PhaseReport, RefusalReport, Report, Unwitnessed,
+    Verdict,
+};
+
+/// CR4.LA57: 5-level paging (SDM volume 3A, 2.5).
+const CR4_LA57: u64 = 1 << 12;
+
+/// What a check is told of its surroundings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckOptions {
+    /// The host, for the report.
+    pub host: HostReport,
+    /// Variant of the driver, for the report.
+    pub driver_variant: String,
+    /// Number of vCPUs, for the report.
+    pub vcpus: u8,
+}
+
+/// Checks the driver of a guest that has just booted.
+///
+/// # Errors
+/// [`HarnessError`] when the check could not be made. A driver that does wrong is
+/// no error: the report says so.
+pub fn check(guest: &mut Guest, options: CheckOptions) -> Result<Report, HarnessError> {
+    guest.load_driver()?;
+    let mut mappings = Vec::new();
+    let mut tally = Tally::default();
+    for strategy in Strategy::ALL {
+        for window in 0..guest.plan().windows.len() {
+            mappings.push(check_mapping(guest, strategy, window, &mut tally)?);
+        }
+    }
+    let refusals = check_refusals(guest)?;
+    unload(guest)?;
+    let kernel_complaints = guest.kernel_complaints();
+    let cr4 = guest.vm().paging_state()?.cr4;
+
+    let all_pass = mappings.iter().all(|one| one.verdict == Verdict::Pass)
+        && refusals.iter().all(|one| one.verdict == Verdict::Pass)
+        && kernel_complaints.is_empty();
+    let verdict = match (all_pass, tally.present) {
+        (true, 0) => Verdict::Error,
+        (true, _) => Verdict::Pass,
+        (false, _) => Verdict::Fail,
+    };
+    Ok(Report {
+        verdict,
+        host: options.host,
+        guest: GuestReport {
+            kernel: guest.kernel_release().to_owned(),
+            paging_levels: if cr4 & CR4_LA57 == 0 { 4 } else { 5 },
+            vcpus: options.vcpus,
+        },
+        driver_variant: options.driver_variant,
+        pages_checked: tally.present,
+        absences_checked: tally.absent,
+        unwitnessed: tally.unwitnessed(),
+        links: tally.links,
+        mappings,
+        refusals,
+        kernel_complaints,
+    })
+}
+
+/// Sums over all mappings.
+#[derive(Default)]
+struct Tally {
+    present: u64,
+    absent: u64,
+    links: Links,
+    reasons: std::collections::BTreeMap<Link, String>,
+}
+
+impl Tally {
+    fn unwitnessed(&self) -> Vec<Unwitnessed> {
+        let mut reasons = self.reasons.clone();
+        if self.links.second_level < self.present {
+            reasons.entry(Link::SecondLevel).or_insert_with(|| {
+                "this version does not read the live second-level tables yet".to_owned()
+            });
+        }
+        reasons
+            .into_iter()
+            .map(|(link, reason)| Unwitnessed { link, reason })
+            .collect()
+    }
+}
+
+/// A mapping's report as it grows, phase by phase.
+struct Course<'t> {
+    report: MappingReport,
+    tally: &'t mut Tally,
+}
+
+impl Course<'_> {
+    /// Notes a look at the mapping. Says whether to go on.
+    fn look(&mut self, name: &'static str, judged: Judged) -> bool {
+        let verdict = match judged.mismatch {
+            None => Verdict::Pass,
+            Some(_) => Verdict::Fail,
+        };
+        self.report.phases.push(PhaseReport {
+            name,
+            present: judged.present,
+            absent: judged.absent,
+            verdict,
+        });
+        self.tally.absent += judged.absent;
+        self.tally.reasons.extend(judged.unwitnessed);
+        if let Some(mismatch) = judged.mismatch {
+            self.report.verdict = Verdict::Fail;
+            self.report.failed_phase = Some(name);
+            self.report.mismatch = Some(mismatch);
+            return false;
+        }
+        true
+    }
+}
+
+fn check_mapping(
+    guest: &mut Guest,
+    strategy: Strategy,
+    window: usize,
+    tally: &mut Tally,
+) -> Result<MappingReport, HarnessError> {
+    let spec = whole(guest, strategy, window)?;
+    let fd = open(guest, &spec)?;
+    let name = format!("{strategy}/{}", guest.plan().windows[window].name);
+    let mut course = Course {
+        report: MappingReport {
+            name,
+            strategy,
+            pages: spec.npages,
+            links: Links::default(),
+            verdict: Verdict::Pass,
+            phases: Vec::new(),
+            failed_phase: None,
+            mismatch: None,
+        },
+        tally,
+    };
+    match guest.map(fd, &spec)? {
+        Ok(mapping) => {
+            let sound = walk_through(guest, &mapping, &mut course)?;
+            let unmapped = guest.munmap(mapping.gva, spec.len_bytes())?;
+            needed(|| "munmap".into(), unmapped)?;
+            if sound {
+                course.look("after munmap", guest.witness(&mapping, &Presence::Nothing)?);
+            }
+        }
+        Err(refusal) => {
+            course.tally.present += spec.npages;
+            course.look("mmap", refused(&spec, refusal));
+        }
+    }
+    needed(|| "close".into(), guest.close(fd)?)?;
+    Ok(course.report)
+}
+
+/// A driver that refuses what the contract allows.
+fn refused(spec: &MappingSpec, refusal: Refusal) -> Judged {
+    Judged {
+        mismatch: Some(Mismatch {
+            link: Link::Contract,
+            page: 0,
+            gva: String::new(),
+            expected: format!("mmap maps {} pages", spec.npages),
+            found: refusal.to_string(),
+            guest_walk: Vec::new(),
+            host: Vec::new(),
+        }),
+        ..Judged::default()
+    }
+}
+
+/// Everything between mmap and munmap. Says whether all was well.
+fn walk_through(
+    guest: &mut Guest,
+    mapping: &Mapping,
+    course: &mut Course<'_>,
+) -> Result<bool, HarnessError> {
+    let strategy = mapping.spec.strategy;
+    let before = guest.witness(mapping, &strategy.before_touch())?;
+    if !course.look("before touch", before) {
+        // These pages were held against their contract too.
+        course.tally.present += mapping.spec.npages;
+        return Ok(false);
+    }
+    if strategy == Strategy::Lazy {
+        let middle = mapping.spec.npages / 2;
+        let gva = mapping.gva.checked_add(middle * PAGE_SIZE);
+        if let Some(gva) = gva {
+            // A load that faults leaves the page absent, which the walk then finds.
+            let _ = guest.load(gva, PAGE_SIZE, 1)?;
+        }
+        let only = Presence::Only(BTreeSet::from([middle]));
+        if !course.look("one page touched", guest.witness(mapping, &only)?) {
+            course.tally.present += mapping.spec.npages;
+            return Ok(false);
+        }
+    }
+    let in_use = guest.witness_in_use(mapping)?;
+    course.tally.present += in_use.present;
+    course.tally.links.add(&in_use.links);
+    course.report.links = in_use.links;
+    Ok(course.look("in use", in_use))
+}
+
+fn whole(guest: &Guest, strategy: Strategy, window: usize) -> Result<MappingSpec, HarnessError> {
+    MappingSpec::whole(guest.plan(), strategy, window)
+        .ok_or_else(|| HarnessError::Vm(monitor::VmError::Config(format!("no window {window}"))))
+}
+
+fn open(guest: &mut Guest, spec: &MappingSpec) -> Result<Fd, HarnessError> {
+    let path = spec.strategy.device_path(spec.window);
+    let mode = if spec.prot.write {
+        OpenMode::ReadWrite
+    } else {
+        OpenMode::ReadOnly
+    };
+    let answer = guest.open(&path, mode)?;
+    needed(|| format!("open {path}"), answer)
+}
+
+fn needed<T>(operation: impl FnOnce() -> String, answer: Outcome<T>) -> Result<T, HarnessError> {
+    answer.map_err(|refusal| HarnessError::Refused {
+        operation: operation(),
+        refusal,
+    })
+}
+
+fn unload(guest: &mut Guest) -> Result<(), HarnessError> {
+    let answer = guest.unload_module(MODULE_NAME)?;
+    needed(|| format!("unloading {MODULE_NAME}"), answer)
+}
+
+/// Something that the driver must refuse.
+struct Hostile {
+    name: &'static str,
+    offset_pages: u64,
+    /// Pages beyond the window's own number.
+    extra_pages: u64,
+    prot: Prot,
+    sharing: Sharing,
+    errno: i32,
+}
+
+const HOSTILE: [Hostile; 4] = [
+    Hostile {
+        name: "one page too long",
+        offset_pages: 0,
+        extra_pages: 1,
+        prot: Prot::READ,
+        sharing: Sharing::Shared,
+        errno: libc::EINVAL,
+    },
+    Hostile {
+        name: "whole length from page 1",
+        offset_pages: 1,
+        extra_pages: 0,
+        prot: Prot::READ,
+        sharing: Sharing::Shared,
+        errno: libc::EINVAL,
+    },
+    Hostile {
+        name: "MAP_PRIVATE",
+        offset_pages: 0,
+        extra_pages: 0,
+        prot: Prot::READ,
+        sharing: Sharing::Private,
+        errno: libc::EINVAL,
+    },
+    Hostile {
+        name: "PROT_EXEC",
+        offset_pages: 0,
+        extra_pages: 0,
+        prot: Prot {
+            exec: true,
+            ..Prot::READ
+        },
+        sharing: Sharing::Shared,
+        errno: libc::EACCES,
+    },
+];
+
+fn check_refusals(guest: &mut Guest) -> Result<Vec<RefusalReport>, HarnessError> {
+    let mut reports = Vec::new();
+    for strategy in Strategy::ALL {
+        for window in 0..guest.plan().windows.len() {
+            for hostile in &HOSTILE {
+                reports.push(check_refusal(guest, strategy, window, hostile)?);
+            }
+        }
+    }
+    Ok(reports)
+}
+
+fn check_refusal(
+    guest: &mut Guest,
+    strategy: Strategy,
+    window: usize,
+    hostile: &Hostile,
+) -> Result<RefusalReport, HarnessError> {
+    let spec = whole(guest, strategy, window)?;
+    let fd = open(guest, &spec)?;
+    let answer = guest.mmap(
+        fd,
+        hostile.offset_pages * PAGE_SIZE,
+        spec.len_bytes() + hostile.extra_pages * PAGE_SIZE,
+        hostile.prot,
+        hostile.sharing,
+    )?;
+    needed(|| "close".into(), guest.close(fd)?)?;
+    let found = match answer {
+        Ok(gva) => {
+            needed(|| "munmap".into(), guest.munmap(gva, spec.len_bytes())?)?;
+            format!("mapped at {gva}")
+        }
+        Err(refusal) => refusal.to_string(),
+    };
+    let expected = Refusal::Errno(hostile.errno).to_string();
+    Ok(RefusalReport {
+        name: format!(
+            "{strategy}/{}: {}",
+            guest.plan().windows[window].name,
+            hostile.name
+        ),
+        verdict: if found == expected {
+            Verdict::Pass
+        } else {
+            Verdict::Fail
+        },
+        expected,
+        found,
+    })
+}

@@ -1,0 +1,96 @@
+//! Why something could not be checked. A finding is never an error, and an error
+//! is never a finding.
+
+use monitor::{DEVICE_REGISTERS, VmError};
+use wire::{FrameError, Reply};
+use witness::guest_walk::TablesError;
+use witness::host_frame::FrameError as PagemapError;
+
+use crate::agent::Refusal;
+
+/// A check that could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum HarnessError {
+    /// The VM could not be built, or came to its end.
+    #[error("the guest")]
+    Vm(#[from] VmError),
+    /// The agent's message cannot be read.
+    #[error("the guest's agent")]
+    Message(#[from] FrameError),
+    /// The agent did not greet first.
+    #[error("the agent's first message is {0:?} and not Ready: rebuild the guest image")]
+    NotReady(Box<Reply>),
+    /// The agent refused a request that it should understand.
+    #[error("the agent rejects {request}: {reason}")]
+    Rejected {
+        /// The request.
+        request: String,
+        /// Its reason.
+        reason: String,
+    },
+    /// The answer does not fit the request.
+    #[error("the agent answers {request} with {reply:?}")]
+    Mismatched {
+        /// The request.
+        request: String,
+        /// The answer.
+        reply: Box<Reply>,
+    },
+    /// An operation that the harness needs was refused.
+    #[error("{operation}: {refusal}")]
+    Refused {
+        /// The operation.
+        operation: String,
+        /// How.
+        refusal: Refusal,
+    },
+    /// The driver's module cannot be loaded.
+    #[error(
+        "the guest kernel refuses {module}: {refusal}; {hint}{}",
+        lines(console)
+    )]
+    Module {
+        /// Path in the guest.
+        module: String,
+        /// How.
+        refusal: Refusal,
+        /// What usually is behind it.
+        hint: &'static str,
+        /// What the kernel said about it.
+        console: Vec<String>,
+    },
+    /// The driver loaded but offers no device file.
+    #[error(
+        "the driver loaded, but {path} does not exist: its probe failed or did not run for the \
+         device at {DEVICE_REGISTERS}{}",
+        lines(console)
+    )]
+    NotProbed {
+        /// The missing file.
+        path: String,
+        /// What the kernel said last.
+        console: Vec<String>,
+    },
+    /// The guest's tables cannot be walked.
+    #[error("the guest's page tables")]
+    Tables(#[from] TablesError),
+    /// Host pages that should be apart are neighbours.
+    #[error(
+        "after {attempts} attempts host pages behind neighbouring device pages are still \
+         neighbours: host memory is too tidy; run again"
+    )]
+    NotScrambled {
+        /// How often it was tried.
+        attempts: u64,
+    },
+    /// The host's frames are needed and cannot be read.
+    #[error("host frames of the device's windows")]
+    HostFrames(#[from] PagemapError),
+}
+
+fn lines(console: &[String]) -> String {
+    console
+        .iter()
+        .map(|line| format!("\n    {line}"))
+        .collect::<String>()
+}

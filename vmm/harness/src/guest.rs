@@ -1,0 +1,189 @@
+//! A booted guest with its agent at the doorbell.
+
+use monitor::{Vm, VmConfig, Window};
+use wire::Reply;
+use witness::Plan;
+use witness::host_frame::{FrameError, Pagemap};
+use witness::stamp::Stamps;
+
+use crate::agent::Refusal;
+use crate::error::HarnessError;
+
+/// Where the initramfs has the driver under test.
+pub const MODULE_PATH: &str = "/lib/modules/mapwitness.ko";
+/// Name of that module in the kernel.
+pub const MODULE_NAME: &str = "mapwitness";
+
+/// How often windows are built anew to get host pages that are apart.
+const SCRAMBLE_ATTEMPTS: u64 = 16;
+/// Lines of the console that an error about a module carries.
+const CONSOLE_LINES: usize = 12;
+
+/// A guest that stands still between any two calls.
+pub struct Guest {
+    vm: Vm,
+    plan: Plan,
+    stamps: Stamps,
+    kernel_release: String,
+    mappings: u64,
+}
+
+impl Guest {
+    /// Builds a VM, stamps the pages of its windows and boots it to the agent's
+    /// greeting.
+    ///
+    /// # Errors
+    /// [`HarnessError`] when the guest does not get there.
+    pub fn boot(config: &VmConfig) -> Result<Self, HarnessError> {
+        let vm = build_scrambled(config)?;
+        let stamps = Stamps::new(config.scramble_seed);
+        for (index, window) in vm.windows().iter().enumerate() {
+            stamps.fill(index, window);
+        }
+        let mut guest = Self {
+            plan: Plan::of(&vm),
+            vm,
+            stamps,
+            kernel_release: String::new(),
+            mappings: 0,
+        };
+        match guest.next_reply()? {
+            Reply::Ready { kernel_release, .. } => guest.kernel_release = kernel_release,
+            other => return Err(HarnessError::NotReady(Box::new(other))),
+        }
+        Ok(guest)
+    }
+
+    /// Loads the driver under test and makes sure that it found its device.
+    ///
+    /// # Errors
+    /// [`HarnessError::Module`] or [`HarnessError::NotProbed`].
+    pub fn load_driver(&mut self) -> Result<(), HarnessError> {
+        if let Err(refusal) = self.load_module(MODULE_PATH)? {
+            return Err(HarnessError::Module {
+                module: MODULE_PATH.to_owned(),
+                refusal,
+                hint: module_hint(refusal),
+                console: self.vm.console().tail(CONSOLE_LINES),
+            });
+        }
+        let path = crate::Strategy::Eager.device_path(0);
+        match self.open(&path, wire::OpenMode::ReadOnly)? {
+            Ok(fd) => {
+                self.close(fd)?.map_err(|refusal| HarnessError::Refused {
+                    operation: format!("close {path}"),
+                    refusal,
+                })?;
+                Ok(())
+            }
+            Err(_) => Err(HarnessError::NotProbed {
+                path,
+                console: self.vm.console().tail(CONSOLE_LINES),
+            }),
+        }
+    }
+
+    /// The VM, standing still.
+    pub fn vm(&self) -> &Vm {
+        &self.vm
+    }
+
+    /// The VM, to be run.
+    pub fn vm_mut(&mut self) -> &mut Vm {
+        &mut self.vm
+    }
+
+    /// Where the host put everything of the device.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The stamps of its pages.
+    pub fn stamps(&self) -> &Stamps {
+        &self.stamps
+    }
+
+    /// `uname -r` of the guest.
+    pub fn kernel_release(&self) -> &str {
+        &self.kernel_release
+    }
+
+    /// A number that no mapping of this guest had before.
+    pub(crate) fn next_mapping(&mut self) -> u64 {
+        self.mappings += 1;
+        self.mappings
+    }
+
+    /// Lines by which the guest kernel complains about itself: warnings, bugs,
+    /// oopses and the like.
+    pub fn kernel_complaints(&self) -> Vec<String> {
+        const SIGNS: [&str; 9] = [
+            "WARNING:",
+            "BUG:",
+            "Oops",
+            "general protection fault",
+            "kernel BUG",
+            "KASAN",
+            "UBSAN",
+            "Bad page",
+            "refcount_t:",
+        ];
+        self.vm
+            .console()
+            .text()
+            .lines()
+            .filter(|line| SIGNS.iter().any(|sign| line.contains(sign)))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+fn module_hint(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Errno(libc::ENOEXEC) => {
+            "it was built for another kernel: rebuild it with `mapwitness images build`"
+        }
+        Refusal::Errno(libc::ENOENT) => {
+            "the initramfs does not have it: rebuild it with `mapwitness images build`"
+        }
+        _ => "the kernel's own words follow",
+    }
+}
+
+/// Builds the VM until no two neighbouring device pages have neighbouring frames:
+/// else a mapping that is off by a page could look right by luck.
+fn build_scrambled(config: &VmConfig) -> Result<Vm, HarnessError> {
+    let mut config = config.clone();
+    let mut tidy = Vec::new();
+    for attempt in 0..SCRAMBLE_ATTEMPTS {
+        let vm = Vm::new(&config)?;
+        match are_scrambled(vm.windows()) {
+            // Frames that cannot be read cannot mislead anybody either: the link
+            // that would use them stays unheard.
+            Ok(true) | Err(FrameError::Hidden | FrameError::Open(_)) => return Ok(vm),
+            Ok(false) => {}
+            Err(error) => return Err(error.into()),
+        }
+        config.scramble_seed = config.scramble_seed.wrapping_add(0x1_0001 + attempt);
+        // Kept until the end, so that the next attempt gets other frames.
+        tidy.push(vm);
+    }
+    Err(HarnessError::NotScrambled {
+        attempts: SCRAMBLE_ATTEMPTS,
+    })
+}
+
+fn are_scrambled(windows: &[Window]) -> Result<bool, FrameError> {
+    let pagemap = Pagemap::open()?;
+    for window in windows {
+        let frames = (0..window.npages())
+            .filter_map(|page| window.ledger_hva(page))
+            .map(|hva| pagemap.pfn(hva))
+            .collect::<Result<Vec<_>, _>>()?;
+        let neighbours = |pair: &[addr::Pfn]| pair[0].raw().abs_diff(pair[1].raw()) == 1;
+        if frames.windows(2).any(neighbours) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

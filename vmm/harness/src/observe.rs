@@ -1,0 +1,210 @@
+//! Looks at a mapping: through the guest's own loads and stores, then from below.
+
+use std::collections::BTreeMap;
+
+use addr::PAGE_SIZE;
+use witness::judge::{PageVerdict, judge_page};
+use witness::stamp::{IDENTITY, LAST, Loaded, SLOT, Seen};
+use witness::{DevicePage, Evidence, Expected, Link, Links, Mismatch};
+
+use crate::agent::Refusal;
+use crate::error::HarnessError;
+use crate::guest::Guest;
+use crate::mapping::{Mapping, Presence};
+
+/// What became of a mapping's pages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// Pages witnessed by each link, those that were to be absent left out.
+    pub links: Links,
+    /// Pages that were to be present.
+    pub present: u64,
+    /// Pages that were to be absent, and are.
+    pub absent: u64,
+    /// The first page that is not what it must be.
+    pub mismatch: Option<Mismatch>,
+    /// Links that could not be heard, with the reason.
+    pub unwitnessed: BTreeMap<Link, String>,
+}
+
+impl Guest {
+    /// Holds every page of `mapping` against `presence`, from below only: the
+    /// guest does not run.
+    ///
+    /// # Errors
+    /// [`HarnessError::Tables`] when the guest's tables cannot be walked at all.
+    pub fn witness(&self, mapping: &Mapping, presence: &Presence) -> Result<Judged, HarnessError> {
+        self.judge(mapping, &mapping.spec.contract(presence), None)
+    }
+
+    /// Loads from every page of `mapping`, stores to it where that is allowed, and
+    /// holds every page against its contract with all links.
+    ///
+    /// # Errors
+    /// As [`Guest::request`] and [`Guest::witness`].
+    pub fn witness_in_use(&mut self, mapping: &Mapping) -> Result<Judged, HarnessError> {
+        let seen = self.use_all(mapping)?;
+        self.judge(mapping, &mapping.spec.contract(&Presence::All), Some(seen))
+    }
+
+    /// Holds every page of `mapping` against a contract of its own, from below.
+    ///
+    /// # Errors
+    /// As [`Guest::witness`].
+    pub fn judge(
+        &self,
+        mapping: &Mapping,
+        contract: &[Expected],
+        seen: Option<Vec<Seen>>,
+    ) -> Result<Judged, HarnessError> {
+        let evidence = Evidence::of(self.vm())?;
+        let mut seen = seen.map(Vec::into_iter);
+        let mut judged = Judged::default();
+        for (page, expected) in (0..).zip(contract) {
+            let Some(gva) = mapping.page_gva(page) else {
+                break;
+            };
+            let device_page = match expected {
+                Expected::Present { page, .. } => Some(*page),
+                Expected::Absent => None,
+            };
+            let found = evidence.page(gva, device_page, seen.as_mut().and_then(Iterator::next));
+            let (verdict, unheard) = judge_page(self.plan(), self.stamps(), page, expected, &found);
+            judged.unwitnessed.extend(unheard);
+            judged.add(expected, verdict);
+        }
+        Ok(judged)
+    }
+
+    /// What the guest sees through each page of the mapping, and where what it
+    /// stores arrives.
+    fn use_all(&mut self, mapping: &Mapping) -> Result<Vec<Seen>, HarnessError> {
+        let identity = self.load_each(mapping, IDENTITY)?;
+        let last = self.load_each(mapping, LAST)?;
+        let stored = if mapping.spec.prot.write {
+            Some(self.store_each(mapping)?)
+        } else {
+            None
+        };
+        let mut stored = stored.map(Vec::into_iter);
+        Ok(identity
+            .into_iter()
+            .zip(last)
+            .map(|(identity, last)| Seen {
+                loaded: identity.and_then(|identity| last.map(|last| Loaded { identity, last })),
+                stored: stored.as_mut().and_then(Iterator::next),
+            })
+            .collect())
+    }
+
+    /// The word at `offset` of each page, or what the guest got instead.
+    fn load_each(
+        &mut self,
+        mapping: &Mapping,
+        offset: u64,
+    ) -> Result<Vec<Result<u64, String>>, HarnessError> {
+        let Ok(count) = u32::try_from(mapping.spec.npages) else {
+            return Ok(Vec::new());
+        };
+        let Some(start) = mapping.gva.checked_add(offset) else {
+            return Ok(Vec::new());
+        };
+        if let Ok(words) = self.load(start, PAGE_SIZE, count)? {
+            return Ok(words.into_iter().map(Ok).collect());
+        }
+        // Some page faults: each for itself tells which.
+        let mut loaded = Vec::new();
+        for page in 0..mapping.spec.npages {
+            loaded.push(self.load_one(mapping, page, offset)?);
+        }
+        Ok(loaded)
+    }
+
+    fn load_one(
+        &mut self,
+        mapping: &Mapping,
+        page: u64,
+        offset: u64,
+    ) -> Result<Result<u64, String>, HarnessError> {
+        let Some(gva) = mapping
+            .page_gva(page)
+            .and_then(|gva| gva.checked_add(offset))
+        else {
+            return Ok(Err("an address past 2^64".into()));
+        };
+        Ok(match self.load(gva, PAGE_SIZE, 1)? {
+            Ok(words) => words.first().copied().ok_or_else(|| "no word".into()),
+            Err(refusal) => Err(refusal.to_string()),
+        })
+    }
+
+    /// Stores a word of its own to each page and finds where each arrived. The
+    /// device's pages hold what they held before when this returns.
+    fn store_each(
+        &mut self,
+        mapping: &Mapping,
+    ) -> Result<Vec<Result<Vec<DevicePage>, String>>, HarnessError> {
+        let words: Vec<u64> = (0..mapping.spec.npages)
+            .map(|page| {
+                self.stamps()
+                    .stored(mapping.id, mapping.spec.device_page(page))
+            })
+            .collect();
+        let refusals = self.store_words(mapping, &words)?;
+        let mut arrived: BTreeMap<u64, Vec<DevicePage>> = BTreeMap::new();
+        let changed = self.stamps().changed_slots(self.vm().windows());
+        for (page, word) in &changed {
+            arrived.entry(*word).or_default().push(*page);
+        }
+        self.stamps()
+            .restore_slots(self.vm().windows(), changed.iter().map(|(page, _)| *page));
+        Ok(words
+            .iter()
+            .zip(refusals)
+            .map(|(word, refusal)| match refusal {
+                Some(refusal) => Err(refusal.to_string()),
+                None => Ok(arrived.remove(word).unwrap_or_default()),
+            })
+            .collect())
+    }
+
+    fn store_words(
+        &mut self,
+        mapping: &Mapping,
+        words: &[u64],
+    ) -> Result<Vec<Option<Refusal>>, HarnessError> {
+        let Some(start) = mapping.gva.checked_add(SLOT) else {
+            return Ok(Vec::new());
+        };
+        if self.store(start, PAGE_SIZE, words.to_vec())?.is_ok() {
+            return Ok(vec![None; words.len()]);
+        }
+        let mut refusals = Vec::new();
+        for (page, word) in (0..).zip(words) {
+            let gva = mapping.page_gva(page).and_then(|gva| gva.checked_add(SLOT));
+            let refusal = match gva {
+                Some(gva) => self.store(gva, PAGE_SIZE, vec![*word])?.err(),
+                None => None,
+            };
+            refusals.push(refusal);
+        }
+        Ok(refusals)
+    }
+}
+
+impl Judged {
+    fn add(&mut self, expected: &Expected, verdict: PageVerdict) {
+        if matches!(expected, Expected::Present { .. }) {
+            self.present += 1;
+        }
+        match (verdict, expected) {
+            (PageVerdict::Pass(links), Expected::Present { .. }) => {
+                links.into_iter().for_each(|link| self.links.count(link));
+            }
+            (PageVerdict::Pass(_), Expected::Absent) => self.absent += 1,
+            (PageVerdict::Fail(mismatch), _) => {
+                self.mismatch.get_or_insert(*mismatch);
+            }
+        }
+    }
+}

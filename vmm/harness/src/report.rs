@@ -1,0 +1,132 @@
+//! What a check found, as data: the JSON document, and what the table is drawn from.
+
+use serde::Serialize;
+use witness::{Link, Links, Mismatch};
+
+use crate::mapping::Strategy;
+
+/// Outcome of a mapping or of a whole check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Everything that was witnessed is as it must be.
+    Pass,
+    /// Something is not.
+    Fail,
+    /// It could not be told.
+    Error,
+}
+
+/// The host that the guest ran on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HostReport {
+    /// `kvm` or `soft-npt`.
+    pub kind: String,
+    /// `ept`, `npt` or `none`.
+    pub second_level: String,
+}
+
+/// The guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GuestReport {
+    /// `uname -r`.
+    pub kernel: String,
+    /// Levels of its page tables, 4 or 5.
+    pub paging_levels: u8,
+    /// Number of vCPUs.
+    pub vcpus: u8,
+}
+
+/// A link that could not be heard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unwitnessed {
+    /// The link.
+    pub link: Link,
+    /// Why not.
+    pub reason: String,
+}
+
+/// One look at a mapping.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PhaseReport {
+    /// What had been done, such as `before touch`.
+    pub name: &'static str,
+    /// Pages that had to be present.
+    pub present: u64,
+    /// Pages that had to be absent.
+    pub absent: u64,
+    /// Whether all are.
+    pub verdict: Verdict,
+}
+
+/// One mapping from mmap to munmap.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MappingReport {
+    /// Name, such as `lazy/odd`.
+    pub name: String,
+    /// How the driver maps it.
+    pub strategy: Strategy,
+    /// Pages of the mapping.
+    pub pages: u64,
+    /// Pages witnessed by each link while the mapping was in use.
+    pub links: Links,
+    /// Outcome over all phases.
+    pub verdict: Verdict,
+    /// Every look at it.
+    pub phases: Vec<PhaseReport>,
+    /// Phase in which the mismatch was found.
+    pub failed_phase: Option<&'static str>,
+    /// The first page that is not what it must be.
+    pub mismatch: Option<Mismatch>,
+}
+
+/// A request that the driver must refuse.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RefusalReport {
+    /// What was asked.
+    pub name: String,
+    /// The answer that the contract wants.
+    pub expected: String,
+    /// The answer that came.
+    pub found: String,
+    /// Whether they agree.
+    pub verdict: Verdict,
+}
+
+/// A whole check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Outcome over everything.
+    pub verdict: Verdict,
+    /// The host.
+    pub host: HostReport,
+    /// The guest.
+    pub guest: GuestReport,
+    /// Variant of the driver, `good` for the real one.
+    pub driver_variant: String,
+    /// Device pages that had to be present and were held against their contract.
+    pub pages_checked: u64,
+    /// Pages that had to be absent and were held against their contract.
+    pub absences_checked: u64,
+    /// Pages witnessed by each link.
+    pub links: Links,
+    /// Links that were not heard for every page, with the reason.
+    pub unwitnessed: Vec<Unwitnessed>,
+    /// Every mapping.
+    pub mappings: Vec<MappingReport>,
+    /// Every request that had to be refused.
+    pub refusals: Vec<RefusalReport>,
+    /// Lines by which the guest kernel complained about itself.
+    pub kernel_complaints: Vec<String>,
+}
+
+impl Report {
+    /// Links out of `required` that were not heard for every page.
+    pub fn missing(&self, required: &[Link]) -> Vec<Link> {
+        required
+            .iter()
+            .copied()
+            .filter(|link| self.links.get(*link) < self.pages_checked || self.pages_checked == 0)
+            .collect()
+    }
+}
