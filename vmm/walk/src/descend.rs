@@ -3,7 +3,7 @@
 use addr::Level;
 
 use crate::format::{Format, Grants};
-use crate::{Access, AddressSpace, Steps, TableRead, Violation, WalkError};
+use crate::{Access, AddressSpace, MemoryType, Steps, TableRead, Violation, WalkError};
 
 /// A leaf that the walk came to, not yet interpreted beyond its address.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +88,8 @@ fn violation(format: &Format, level: Level, raw: u64) -> Option<Violation> {
         Some(Violation::Access)
     } else if reserved != 0 {
         Some(Violation::Bits(reserved))
+    } else if format.has_forbidden_type(level, raw) {
+        Some(Violation::MemoryType(MemoryType::of_leaf_bits(raw)))
     } else {
         None
     }

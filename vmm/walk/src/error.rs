@@ -19,6 +19,14 @@ pub enum WalkError<A: AddressSpace, E> {
         /// How many low bits the tables translate: 48 or 57.
         translated_bits: u32,
     },
+    /// A guest physical address past what second-level tables of this depth
+    /// translate. No table was read.
+    BeyondTables {
+        /// The address.
+        address: u64,
+        /// How many low bits the tables translate: 48 or 57.
+        translated_bits: u32,
+    },
     /// The last of `steps` is not present.
     NotPresent {
         /// All entries read; the last one ended the walk.
@@ -63,7 +71,7 @@ impl<A: AddressSpace, E> WalkError<A, E> {
             Self::NotPresent { steps } | Self::Reserved { steps, .. } => {
                 steps.last().map(|step| step.raw)
             }
-            Self::UnsupportedMode(_) | Self::NonCanonical { .. } | Self::Read { .. } => None,
+            _ => None,
         }
     }
 
@@ -73,7 +81,7 @@ impl<A: AddressSpace, E> WalkError<A, E> {
             Self::NotPresent { steps }
             | Self::Reserved { steps, .. }
             | Self::Read { steps, .. } => Some(steps),
-            Self::UnsupportedMode(_) | Self::NonCanonical { .. } => None,
+            _ => None,
         }
     }
 
@@ -86,7 +94,7 @@ impl<A: AddressSpace, E> WalkError<A, E> {
         match self {
             Self::NotPresent { steps } | Self::Reserved { steps, .. } => steps.last_place(),
             Self::Read { steps, .. } => steps.pending(),
-            Self::UnsupportedMode(_) | Self::NonCanonical { .. } => None,
+            _ => None,
         }
     }
 }
@@ -106,6 +114,13 @@ impl<A: AddressSpace, E> fmt::Display for WalkError<A, E> {
                 f,
                 "gva {address:#x} is not canonical for tables that translate \
                  {translated_bits} bits"
+            ),
+            Self::BeyondTables {
+                address,
+                translated_bits,
+            } => write!(
+                f,
+                "gpa {address:#x} lies past the {translated_bits} bits that these tables translate"
             ),
             Self::NotPresent { .. } => write!(f, "is not present (raw {raw:#x})"),
             Self::Reserved { violation, .. } => write!(f, "{violation} (raw {raw:#x})"),
@@ -164,6 +179,11 @@ pub enum UnsupportedMode {
     },
     /// A width of physical addresses that no processor has.
     PhysicalAddressBits(u8),
+    /// An EPT pointer with a memory type or a depth that does not exist.
+    EptPointer {
+        /// The pointer.
+        eptp: u64,
+    },
     /// The root has bits set that must be clear.
     Root {
         /// The register or pointer that names the root.
@@ -188,6 +208,10 @@ impl fmt::Display for UnsupportedMode {
                 f,
                 "physical addresses of {bits} bits do not exist; take the width from CPUID \
                  leaf 0x80000008"
+            ),
+            Self::EptPointer { eptp } => write!(
+                f,
+                "EPT pointer {eptp:#x} has no valid memory type (bits 2:0) or depth (bits 5:3)"
             ),
             Self::Root { raw, reserved } => write!(
                 f,

@@ -2,6 +2,8 @@
 
 use addr::Level;
 
+use crate::UnsupportedMode;
+
 /// Bits `high` to `low` of an entry, both included, as the manuals write them.
 pub(crate) const fn bits(high: u32, low: u32) -> u64 {
     (u64::MAX >> (63 - high)) & (u64::MAX << low)
@@ -11,6 +13,15 @@ pub(crate) const fn bits(high: u32, low: u32) -> u64 {
 pub(crate) const ADDRESS_BITS: u64 = bits(51, 12);
 /// PS: the entry maps a page where it could also name a table.
 pub(crate) const PAGE_SIZE_BIT: u64 = bits(7, 7);
+
+/// Bits of an address field that lie past the processor's physical addresses.
+pub(crate) const fn beyond_physical(maxphyaddr: u8) -> Result<u64, UnsupportedMode> {
+    match maxphyaddr {
+        52 => Ok(0),
+        32..=51 => Ok(ADDRESS_BITS & (u64::MAX << maxphyaddr)),
+        _ => Err(UnsupportedMode::PhysicalAddressBits(maxphyaddr)),
+    }
+}
 
 /// When an entry grants an access; a walk grants what all its entries grant.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +35,22 @@ pub(crate) struct Grant {
 impl Grant {
     /// Granted by every entry.
     pub const ALWAYS: Self = Self { set: 0, clear: 0 };
+
+    /// Granted by entries with all of `bits` set.
+    pub const fn if_set(bits: u64) -> Self {
+        Self {
+            set: bits,
+            clear: 0,
+        }
+    }
+
+    /// Granted by entries with all of `bits` clear.
+    pub const fn if_clear(bits: u64) -> Self {
+        Self {
+            set: 0,
+            clear: bits,
+        }
+    }
 
     pub const fn by(self, raw: u64) -> bool {
         raw & self.set == self.set && raw & self.clear == 0
@@ -68,8 +95,12 @@ pub(crate) struct Format {
     pub table_reserved: ByLevel,
     /// Reserved bits of entries that map a page. Unused above level 3.
     pub leaf_reserved: ByLevel,
-    /// Bit n: present entries whose low three bits are n are a misconfiguration.
+    /// Bit n: a present entry whose low three bits are n is malformed.
     pub forbidden_low_bits: u8,
+    /// Bits that count as bit 2 where the low three bits are judged.
+    pub also_bit_2: u64,
+    /// Bit n: a leaf whose bits 5:3 are n is malformed.
+    pub forbidden_leaf_types: u8,
     /// What grants which access.
     pub grants: Grants,
 }
@@ -101,6 +132,12 @@ impl Format {
 
     /// Whether the low three bits are a combination that must not be.
     pub const fn has_forbidden_low_bits(&self, raw: u64) -> bool {
-        (self.forbidden_low_bits >> (raw & 7)) & 1 != 0
+        let bit_2 = if raw & self.also_bit_2 != 0 { 4 } else { 0 };
+        (self.forbidden_low_bits >> ((raw | bit_2) & 7)) & 1 != 0
+    }
+
+    /// Whether the entry is a leaf with bits 5:3 that must not be.
+    pub const fn has_forbidden_type(&self, level: Level, raw: u64) -> bool {
+        self.is_leaf(level, raw) && (self.forbidden_leaf_types >> ((raw >> 3) & 7)) & 1 != 0
     }
 }

@@ -4,7 +4,8 @@ use addr::{Gpa, Gva, Level};
 
 use crate::descend::{Leaf, Root, descend};
 use crate::extents::{Extent, extents};
-use crate::format::{ADDRESS_BITS, ByLevel, Format, Grant, Grants, PAGE_SIZE_BIT, bits};
+use crate::format::{ADDRESS_BITS, Format, Grant, Grants, beyond_physical, bits};
+use crate::x86::{ACCESSED, DIRTY, GLOBAL, NO_EXECUTE, USER, WRITABLE, X86Limits, x86_format};
 use crate::{MemoryType, TableRead, Translation, UnsupportedMode, WalkError};
 
 const CR0_PE: u64 = 1 << 0;
@@ -19,12 +20,13 @@ const EFER_NXE: u64 = 1 << 11;
 /// LAM_U57 and LAM_U48: they change which addresses may be used, not the tables.
 const CR3_LAM: u64 = bits(62, 61);
 
-pub(crate) const WRITABLE: u64 = 1 << 1;
-pub(crate) const USER: u64 = 1 << 2;
-const ACCESSED: u64 = 1 << 5;
-const DIRTY: u64 = 1 << 6;
-const GLOBAL: u64 = 1 << 8;
-pub(crate) const NO_EXECUTE: u64 = 1 << 63;
+const GRANTS: Grants = Grants {
+    read: Grant::ALWAYS,
+    write: Grant::if_set(WRITABLE),
+    user: Grant::if_set(USER),
+    // Without NXE bit 63 is reserved, and no walk gets past it.
+    exec: Grant::if_clear(NO_EXECUTE),
+};
 
 /// Whose rules a processor follows where the manuals differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +115,16 @@ impl GuestTables {
             Level::Pgd
         };
         Ok(Self {
-            format: x86_format(regs, beyond),
+            format: x86_format(
+                X86Limits {
+                    nxe: efer & EFER_NXE != 0,
+                    gib_pages: regs.gib_pages,
+                    upper_bit_8_reserved: regs.vendor == Vendor::Amd,
+                },
+                ADDRESS_BITS,
+                beyond,
+                GRANTS,
+            ),
             root: Root {
                 table: cr3 & ADDRESS_BITS,
                 top,
@@ -163,6 +174,7 @@ impl GuestTables {
             dirty: Some(leaf.raw & DIRTY != 0),
             global: self.cr4 & CR4_PGE != 0 && leaf.raw & GLOBAL != 0,
             pkey: self.pkey(&leaf),
+            ept: None,
             steps: leaf.steps,
         }
     }
@@ -176,59 +188,7 @@ impl GuestTables {
     }
 }
 
-/// Bits of an address field that lie past the processor's physical addresses.
-pub(crate) const fn beyond_physical(maxphyaddr: u8) -> Result<u64, UnsupportedMode> {
-    match maxphyaddr {
-        52 => Ok(0),
-        32..=51 => Ok(ADDRESS_BITS & (u64::MAX << maxphyaddr)),
-        _ => Err(UnsupportedMode::PhysicalAddressBits(maxphyaddr)),
-    }
-}
-
 const fn is_canonical(address: u64, translated_bits: u32) -> bool {
     let upper = address >> (translated_bits - 1);
     upper == 0 || upper == u64::MAX >> (translated_bits - 1)
-}
-
-/// SDM volume 3A, tables "Format of a PML5 Entry ..." to "Format of a Page-Table
-/// Entry that Maps a 4-KByte Page"; APM volume 2, figures of section "Long-Mode
-/// Page Translation", for bit 8.
-fn x86_format(regs: &PagingRegs, beyond: u64) -> Format {
-    let nxe = regs.efer & EFER_NXE != 0;
-    let everywhere = beyond | if nxe { 0 } else { NO_EXECUTE };
-    let bit_8 = match regs.vendor {
-        Vendor::Intel => 0,
-        Vendor::Amd => bits(8, 8),
-    };
-    let upper = everywhere | PAGE_SIZE_BIT | bit_8;
-    let no_gib_pages = if regs.gib_pages { 0 } else { PAGE_SIZE_BIT };
-    Format {
-        present: 1,
-        frame_mask: ADDRESS_BITS,
-        table_reserved: ByLevel([0, everywhere, everywhere, upper, upper]),
-        leaf_reserved: ByLevel([
-            everywhere,
-            everywhere | bits(20, 13),
-            everywhere | bits(29, 13) | no_gib_pages,
-            0,
-            0,
-        ]),
-        forbidden_low_bits: 0,
-        grants: Grants {
-            read: Grant::ALWAYS,
-            write: Grant {
-                set: WRITABLE,
-                clear: 0,
-            },
-            user: Grant {
-                set: USER,
-                clear: 0,
-            },
-            // Without NXE bit 63 is reserved, and no walk gets past it.
-            exec: Grant {
-                set: 0,
-                clear: NO_EXECUTE,
-            },
-        },
-    }
 }

@@ -3,7 +3,8 @@
 //! One walker descends through any x86 table format; a format is data (which
 //! bits make an entry present, which are reserved, which grant an access), so
 //! that a rule stands in one place and is tested in one place. [`GuestTables`]
-//! reads a guest's own 4- and 5-level tables.
+//! reads a guest's own 4- and 5-level tables, [`SecondLevel`] the tables below
+//! them: Intel's EPT and AMD's NPT. [`Spte`] names what KVM leaves in the latter.
 //!
 //! The crate does no I/O, knows nothing of KVM's interfaces and allocates
 //! nothing: tables are seen through [`TableRead`] only. Entries are hostile
@@ -11,7 +12,8 @@
 //! loop, and every step taken is kept, in a success as in an error.
 //!
 //! Sources: Intel SDM volume 3A, chapter "Paging" (4-level and 5-level paging),
-//! and AMD APM volume 2, chapter "Page Translation and Protection" (long mode).
+//! volume 3C, "The Extended Page Table Mechanism (EPT)"; AMD APM volume 2, "Page
+//! Translation and Protection" (long mode) and "Nested Paging".
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -20,15 +22,20 @@ mod error;
 mod extents;
 mod format;
 mod guest;
+mod kvm;
 mod memory_type;
+mod second_level;
 mod steps;
 mod table;
 mod translation;
+mod x86;
 
 pub use error::{UnsupportedMode, Violation, WalkError};
 pub use extents::Extent;
 pub use guest::{GuestTables, PagingRegs, Vendor, walk_guest};
+pub use kvm::Spte;
 pub use memory_type::MemoryType;
+pub use second_level::{EptRegs, NptRegs, SecondLevel, eptp};
 pub use steps::{Step, Steps};
 pub use table::{AddressSpace, TableRead};
-pub use translation::{Access, Translation};
+pub use translation::{Access, EptLeaf, Translation};

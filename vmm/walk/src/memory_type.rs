@@ -41,6 +41,18 @@ impl MemoryType {
         }
     }
 
+    /// The type in bits 5:3 of an EPT leaf, by the encoding of the MTRRs, in which
+    /// 7 is reserved.
+    pub(crate) const fn of_leaf_bits(leaf: u64) -> Self {
+        match (leaf & bits(5, 3)) >> 3 {
+            7 => Self::Reserved(7),
+            encoding => {
+                let [encoding, ..] = encoding.to_le_bytes();
+                Self::from_pat_field(encoding)
+            }
+        }
+    }
+
     /// The type that a leaf of an x86-format table selects: its PAT, PCD and PWT
     /// bits form the number of a field of `pat`, the IA32_PAT register. PAT is
     /// bit 7 of a 4 KiB leaf and bit 12 of a large one, where bit 7 is PS.

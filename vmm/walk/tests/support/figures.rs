@@ -1,5 +1,5 @@
 //! A naive reading of the manuals' figures, as an oracle: entries are strings of
-//! 64 binary digits, laid against a figure of 64 letters. Shares nothing with
+//! 64 binary digits, laid against a figure of 64 letters (spaces do not count). Shares nothing with
 //! the walker but the public types, and cares for nothing but being obvious.
 //!
 //! Letters: `P` `W` `U` present, writable, user; `t` `c` `T` PWT, PCD, PAT; `a`
@@ -9,88 +9,16 @@
 
 use std::collections::HashMap;
 
-const UPPER_TABLE: &str = concat!(
-    "X",
-    "iiiiiiiiiii",
-    "pppppppppppppppppppppppppppppppppppppppp",
-    "iii",
-    "8",
-    "r",
-    "i",
-    "a",
-    "c",
-    "t",
-    "U",
-    "W",
-    "P"
-);
-const LOWER_TABLE: &str = concat!(
-    "X",
-    "iiiiiiiiiii",
-    "pppppppppppppppppppppppppppppppppppppppp",
-    "iii",
-    "i",
-    "0",
-    "i",
-    "a",
-    "c",
-    "t",
-    "U",
-    "W",
-    "P"
-);
-const PAGE_1G: &str = concat!(
-    "X",
-    "KKKK",
-    "iiiiiii",
-    "pppppppppppppppppppppp",
-    "rrrrrrrrrrrrrrrrr",
-    "T",
-    "iii",
-    "G",
-    "1",
-    "D",
-    "a",
-    "c",
-    "t",
-    "U",
-    "W",
-    "P"
-);
-const PAGE_2M: &str = concat!(
-    "X",
-    "KKKK",
-    "iiiiiii",
-    "ppppppppppppppppppppppppppppppp",
-    "rrrrrrrr",
-    "T",
-    "iii",
-    "G",
-    "1",
-    "D",
-    "a",
-    "c",
-    "t",
-    "U",
-    "W",
-    "P"
-);
-const PAGE_4K: &str = concat!(
-    "X",
-    "KKKK",
-    "iiiiiii",
-    "pppppppppppppppppppppppppppppppppppppppp",
-    "iii",
-    "G",
-    "T",
-    "D",
-    "a",
-    "c",
-    "t",
-    "U",
-    "W",
-    "P"
-);
+const UPPER_TABLE: &str =
+    "X iiiiiiiiiii pppppppppppppppppppppppppppppppppppppppp iii 8 r i a c t U W P";
+const LOWER_TABLE: &str =
+    "X iiiiiiiiiii pppppppppppppppppppppppppppppppppppppppp iii i 0 i a c t U W P";
+const PAGE_1G: &str =
+    "X KKKK iiiiiii pppppppppppppppppppppp rrrrrrrrrrrrrrrrr T iii G 1 D a c t U W P";
+const PAGE_2M: &str =
+    "X KKKK iiiiiii ppppppppppppppppppppppppppppppp rrrrrrrr T iii G 1 D a c t U W P";
+const PAGE_4K: &str =
+    "X KKKK iiiiiii pppppppppppppppppppppppppppppppppppppppp iii G T D a c t U W P";
 
 /// The processor's side of the matter.
 #[derive(Clone, Copy, Debug)]
@@ -139,10 +67,11 @@ pub struct Page {
 }
 
 /// Digits of an entry, by the letters of a figure.
-struct Fields(HashMap<char, String>);
+pub struct Fields(HashMap<char, String>);
 
 impl Fields {
-    fn of(figure: &str, digits: &str) -> Self {
+    pub fn of(figure: &str, digits: &str) -> Self {
+        let figure: String = figure.split(' ').collect();
         assert_eq!((figure.len(), digits.len()), (64, 64));
         let mut fields = HashMap::<char, String>::new();
         for (letter, digit) in figure.chars().zip(digits.chars()) {
@@ -151,15 +80,15 @@ impl Fields {
         Self(fields)
     }
 
-    fn text(&self, letter: char) -> &str {
+    pub fn text(&self, letter: char) -> &str {
         self.0.get(&letter).map_or("", String::as_str)
     }
 
-    fn number(&self, letter: char) -> u64 {
+    pub fn number(&self, letter: char) -> u64 {
         u64::from_str_radix(self.text(letter), 2).unwrap_or(0)
     }
 
-    fn is_set(&self, letter: char) -> bool {
+    pub fn is_set(&self, letter: char) -> bool {
         self.text(letter) == "1"
     }
 
@@ -219,7 +148,7 @@ pub fn follow(cpu: Processor, root: u64, entries: &HashMap<u64, u64>, address: u
         }
         let offset = &address_digits[64 - low_digits..];
         return End::Page(Page {
-            address: page_number * 2u64.pow(low_digits as u32)
+            address: page_number * (1 << low_digits)
                 + u64::from_str_radix(offset, 2).expect("the offset's digits"),
             level,
             write: all.iter().all(|(write, _, _)| *write),

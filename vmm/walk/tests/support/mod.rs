@@ -2,12 +2,16 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod ept_figures;
 pub mod figures;
+pub mod generate;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
-use walk::{AddressSpace, TableRead};
+use walk::{AddressSpace, MemoryType, PagingRegs, TableRead, Vendor};
+
+use figures::Processor;
 
 /// Nothing lies at this address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,5 +51,33 @@ impl<A: AddressSpace> TableRead for Memory<A> {
             .get(&at.to_raw())
             .copied()
             .ok_or(Outside(at.to_raw()))
+    }
+}
+
+/// IA32_PAT with a different type in each field that has one.
+pub const PAT: u64 = 0x0206_0005_0407_0106;
+
+pub fn type_of_field(index: u64) -> MemoryType {
+    match index {
+        0 | 6 => MemoryType::WriteBack,
+        1 => MemoryType::WriteCombining,
+        2 => MemoryType::UncachedMinus,
+        3 => MemoryType::WriteThrough,
+        4 => MemoryType::WriteProtected,
+        5 => MemoryType::Uncacheable,
+        _ => MemoryType::Reserved(2),
+    }
+}
+
+pub fn regs(cpu: Processor, root: u64) -> PagingRegs {
+    PagingRegs {
+        cr0: 0x8000_0001,
+        cr3: root,
+        cr4: 0x20 | if cpu.levels == 5 { 0x1000 } else { 0 } | 0x80 | 0x40_0000 | 0x100_0000,
+        efer: if cpu.nxe { 0xd00 } else { 0x500 },
+        pat: PAT,
+        maxphyaddr: u8::try_from(cpu.maxphyaddr).expect("at most 52"),
+        gib_pages: cpu.gib_pages,
+        vendor: if cpu.amd { Vendor::Amd } else { Vendor::Intel },
     }
 }

@@ -1,0 +1,169 @@
+//! The walk of a guest's tables against the mappings that the tables were made
+//! from: nothing is decoded to know what is right.
+
+mod support;
+
+use addr::{Gpa, Gva};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::collections::HashMap;
+use support::figures::Processor;
+use support::{Memory, regs};
+use walk::{GuestTables, WalkError, walk_guest};
+
+/// One page that the test decided to map.
+#[derive(Clone, Copy, Debug)]
+struct Mapping {
+    /// 0: 4 KiB, 1: 2 MiB, 2: 1 GiB.
+    size: u32,
+    frame: u64,
+    write: bool,
+    user: bool,
+    exec: bool,
+}
+
+impl Mapping {
+    fn shift(self) -> u32 {
+        12 + 9 * self.size
+    }
+}
+
+/// Tables for a set of mappings, each table in the next of a scattered row of
+/// frames, every right granted above the leaves.
+#[derive(Default)]
+struct Encoder {
+    entries: HashMap<u64, u64>,
+    tables: HashMap<(u32, u64), u64>,
+}
+
+impl Encoder {
+    /// The table of `level` that covers `address`, made with all above it.
+    fn table(&mut self, top: u32, level: u32, address: u64) -> u64 {
+        let covered = if level == top {
+            0
+        } else {
+            address >> (12 + 9 * level)
+        };
+        if let Some(&table) = self.tables.get(&(level, covered)) {
+            return table;
+        }
+        let number = self.tables.len() as u64;
+        let table = (0x100 + number * 0x35) * 4096;
+        self.tables.insert((level, covered), table);
+        // An entry that no mapping fills is absent, not unreadable.
+        self.entries
+            .extend((0..512).map(|index| (table + index * 8, 0)));
+        if level < top {
+            let above = self.table(top, level + 1, address);
+            let index = (address >> (12 + 9 * level)) % 512;
+            self.entries.insert(above + index * 8, table + 7);
+        }
+        table
+    }
+
+    fn map(&mut self, top: u32, address: u64, mapping: Mapping) {
+        let level = mapping.size + 1;
+        let table = self.table(top, level, address);
+        let index = (address >> mapping.shift()) % 512;
+        let mut raw = mapping.frame * 4096 + 1;
+        raw += if mapping.write { 2 } else { 0 };
+        raw += if mapping.user { 4 } else { 0 };
+        raw += if mapping.size > 0 { 128 } else { 0 };
+        raw += if mapping.exec { 0 } else { 1 << 63 };
+        self.entries.insert(table + index * 8, raw);
+    }
+}
+
+fn mappings() -> impl Strategy<Value = HashMap<u64, Mapping>> {
+    // The key is the page's number within 512 GiB and a bit.
+    let place = (0..3_u32, 0..2_u64, 0..3_u64, 0..4_u64, 0..6_u64);
+    let rights = any::<[bool; 3]>();
+    vec((place, 0..1_u64 << 34, rights), 1..24).prop_map(|wanted| {
+        let mut by_page = HashMap::<u64, Mapping>::new();
+        let mut taken: Vec<(u64, u64)> = Vec::new();
+        for ((size, i4, i3, i2, i1), frame, [write, user, exec]) in wanted {
+            let npages = 512_u64.pow(size);
+            let page = ((i4 * 512 + i3) * 512 + i2) * 512 + i1;
+            let first = page / npages * npages;
+            if taken
+                .iter()
+                .any(|&(f, n)| first < f + n && f < first + npages)
+            {
+                continue;
+            }
+            taken.push((first, npages));
+            let frame = frame / npages * npages;
+            by_page.insert(
+                first,
+                Mapping {
+                    size,
+                    frame,
+                    write,
+                    user,
+                    exec,
+                },
+            );
+        }
+        by_page
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn tables_made_from_mappings_lead_back_to_them(
+        by_page in mappings(),
+        top in 4..=5_u32,
+        upper_half in any::<bool>(),
+        probes in vec((0..2_u64, 0..3_u64, 0..4_u64, 0..7_u64, 0..4096_u64), 1..64),
+    ) {
+        let half = match (upper_half, top) {
+            (false, _) => 0,
+            (true, 4) => 0xffff_8000_0000_0000,
+            (true, _) => 0xff00_0000_0000_0000,
+        };
+        let mut encoder = Encoder::default();
+        let root = encoder.table(top, top, half);
+        for (&page, &mapping) in &by_page {
+            encoder.map(top, half | (page * 4096), mapping);
+        }
+        let memory = Memory::<Gpa>::new(encoder.entries);
+        let cpu = Processor {
+            levels: top as usize, maxphyaddr: 52, nxe: true, gib_pages: true, amd: true,
+        };
+        for (i4, i3, i2, i1, offset) in probes {
+            let page = ((i4 * 512 + i3) * 512 + i2) * 512 + i1;
+            let owner = by_page.iter().find(|(first, mapping)| {
+                (**first..**first + 512_u64.pow(mapping.size)).contains(&page)
+            });
+            let found = walk_guest(&memory, &regs(cpu, root), Gva::new(half | (page * 4096 + offset)));
+            match owner {
+                None => prop_assert!(matches!(found, Err(WalkError::NotPresent { .. })), "{found:?}"),
+                Some((first, mapping)) => {
+                    let found = found.expect("mapped");
+                    let expected = (mapping.frame + page - first) * 4096 + offset;
+                    prop_assert_eq!(found.address, Gpa::new(expected));
+                    prop_assert_eq!(found.page_size.shift(), mapping.shift());
+                    prop_assert_eq!(found.access.write, mapping.write);
+                    prop_assert_eq!(found.access.user, mapping.user);
+                    prop_assert_eq!(found.access.exec, mapping.exec);
+                    prop_assert_eq!(u32::try_from(found.steps.len()), Ok(top - mapping.size));
+                }
+            }
+        }
+        // The range walk finds each mapping once, whole, and nothing else.
+        let tables = GuestTables::new(&regs(cpu, root)).expect("long mode");
+        let present: HashMap<u64, u32> = tables
+            .extents(&memory, Gva::new(half), 2 << 39)
+            .filter(|extent| !extent.is_absent())
+            .map(|extent| {
+                let page = extent.found.expect("mapped").page_size;
+                ((extent.start.raw() - half) / 4096, (page.shift() - 12) / 9)
+            })
+            .collect();
+        let expected: HashMap<u64, u32> =
+            by_page.iter().map(|(&first, mapping)| (first, mapping.size)).collect();
+        prop_assert_eq!(present, expected);
+    }
+}
