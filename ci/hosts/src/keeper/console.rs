@@ -1,0 +1,77 @@
+//! Why a software host ended, told from what it left behind.
+
+use std::fmt::Write;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use crate::rundir;
+
+/// How much of the end of a file is looked at.
+const TAIL_LEN_BYTES: u64 = 8 * 1024;
+/// How many lines of it are shown.
+const TAIL_LINES: usize = 20;
+
+/// The reason with the last lines of the console and of the log.
+pub fn explain(run_dir: &Path, reason: &str, qemu_status: Option<&str>) -> String {
+    let mut text = format!("the software host soft-npt {reason}");
+    if let Some(status) = qemu_status {
+        // Writing to a string does not fail.
+        let _ = write!(text, " (QEMU: {status})");
+    }
+    for (title, name) in [
+        ("its console", rundir::CONSOLE),
+        ("QEMU and virtiofsd", rundir::LOG),
+    ] {
+        let lines = tail(&run_dir.join(name)).unwrap_or_default();
+        if !lines.is_empty() {
+            let _ = write!(text, "\nlast lines of {title}:");
+            for line in lines {
+                let _ = write!(text, "\n  | {line}");
+            }
+        }
+    }
+    text
+}
+
+fn tail(path: &Path) -> std::io::Result<Vec<String>> {
+    let mut file = File::open(path)?;
+    let len = file.metadata()?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(TAIL_LEN_BYTES)))?;
+    let mut bytes = Vec::new();
+    file.take(TAIL_LEN_BYTES).read_to_end(&mut bytes)?;
+    Ok(last_lines(&bytes))
+}
+
+/// The guest wrote these: whatever could steer a terminal is made harmless.
+fn last_lines(bytes: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(bytes);
+    let lines: Vec<&str> = text
+        .split('\n')
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let first = lines.len().saturating_sub(TAIL_LINES);
+    lines
+        .into_iter()
+        .skip(first)
+        .map(|line| line.replace(|c: char| c.is_control() && c != '\t', "?"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_shown_and_cannot_steer_a_terminal() {
+        let folder = tempfile::tempdir().expect("folder");
+        let mut console = "old line\n".repeat(3000);
+        console.push_str("\x1b[2JKernel panic\r\n");
+        std::fs::write(folder.path().join(rundir::CONSOLE), console).expect("written");
+        let text = explain(folder.path(), "ended", Some("exit status: 1"));
+        assert!(text.starts_with("the software host soft-npt ended (QEMU: exit status: 1)"));
+        assert!(text.ends_with("  | ?[2JKernel panic"), "{text}");
+        assert_eq!(text.lines().count(), 2 + TAIL_LINES);
+    }
+}

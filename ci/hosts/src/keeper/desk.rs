@@ -1,0 +1,263 @@
+//! The desk: one thread that knows every session and decides.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::Shutdown;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::config::Config;
+use crate::messages::{Command, FromHost, ToHost, ToRunner, send};
+
+/// How long a runner may take for the last message before it is given up.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// How long the host may leave a message unread before it is given up. Init reads
+/// at once; only a host that stands still lets the line fill up.
+const HOST_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What can happen.
+pub enum Event {
+    /// A runner came with a command.
+    Start {
+        /// Its session.
+        session: u64,
+        /// Its command.
+        command: Command,
+        /// Where its output goes.
+        output: UnixStream,
+    },
+    /// A runner went away.
+    RunnerGone {
+        /// Its session.
+        session: u64,
+    },
+    /// A runner took output.
+    Taken {
+        /// Its session.
+        session: u64,
+        /// How much.
+        len_bytes: u32,
+    },
+    /// Init spoke.
+    FromHost(FromHost),
+    /// The line to init ended, and with it the host.
+    LinkEnded,
+    /// virtiofsd ended.
+    FilesEnded,
+    /// The process that the host is kept for ended.
+    OwnerEnded,
+    /// A host that is not ready by now never will be.
+    BootPatienceEnded,
+}
+
+struct Session {
+    to_runner: Sender<ToRunner>,
+    writer: JoinHandle<()>,
+}
+
+/// The state of a keeper.
+pub struct Desk {
+    link: UnixStream,
+    events: Sender<Event>,
+    modules: Vec<PathBuf>,
+    sessions: HashMap<u64, Session>,
+    /// Writers that still have a last message to write.
+    leaving: Vec<JoinHandle<()>>,
+    /// Commands that came before the host was ready; `None` once it is.
+    waiting: Option<Vec<(u64, Command)>>,
+    owner_ended: bool,
+    reason: Option<String>,
+}
+
+impl Desk {
+    /// A desk whose line to init is `link`.
+    pub fn new(config: &Config, link: UnixStream, events: Sender<Event>) -> Self {
+        Self {
+            link,
+            events,
+            modules: config.modules.clone(),
+            sessions: HashMap::new(),
+            leaving: Vec::new(),
+            waiting: Some(Vec::new()),
+            owner_ended: false,
+            reason: None,
+        }
+    }
+
+    /// Serves until nobody needs the host any more, or until it fails: then says why.
+    pub fn serve(&mut self, inbox: &Receiver<Event>) -> Option<String> {
+        let modules = self.modules.iter();
+        // Without the limit a host that stands still would outlive its owner.
+        if let Err(error) = self.link.set_write_timeout(Some(HOST_PATIENCE)) {
+            return Some(format!("cannot be spoken to: {error}"));
+        }
+        let setup = ToHost::Setup {
+            modules: modules
+                .map(|path| path.as_os_str().as_bytes().to_vec())
+                .collect(),
+        };
+        // Lies in the line until init reads it.
+        self.tell_host(&setup);
+        while !self.is_over() {
+            match inbox.recv() {
+                Ok(event) => self.handle(event),
+                Err(_) => return Some("lost its keeper's threads".to_owned()),
+            }
+        }
+        self.reason.take()
+    }
+
+    fn is_over(&self) -> bool {
+        self.reason.is_some() || (self.owner_ended && self.sessions.is_empty())
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Start {
+                session,
+                command,
+                output,
+            } => self.start(session, command, output),
+            Event::RunnerGone { session } => self.runner_gone(session),
+            Event::Taken { session, len_bytes } => {
+                if self.sessions.contains_key(&session) {
+                    self.tell_host(&ToHost::Taken { session, len_bytes });
+                }
+            }
+            Event::FromHost(message) => self.host_said(message),
+            Event::LinkEnded => self.fail("ended"),
+            Event::FilesEnded => self.fail("lost its file system: virtiofsd ended"),
+            Event::OwnerEnded => self.owner_ended = true,
+            Event::BootPatienceEnded => {
+                if self.waiting.is_some() {
+                    self.fail("did not become ready in time");
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, reason: &str) {
+        // The first reason is the one that explains the others.
+        self.reason.get_or_insert_with(|| reason.to_owned());
+    }
+
+    fn tell_host(&mut self, message: &ToHost) {
+        if let Err(error) = send(&self.link, message) {
+            self.fail(&format!("does not listen any more: {error}"));
+        }
+    }
+
+    fn start(&mut self, session: u64, command: Command, output: UnixStream) {
+        let (to_runner, messages) = mpsc::channel();
+        let events = self.events.clone();
+        let writer = thread::spawn(move || write_to_runner(session, &output, &messages, &events));
+        self.sessions.insert(session, Session { to_runner, writer });
+        match &mut self.waiting {
+            Some(waiting) => waiting.push((session, command)),
+            None => self.hand_over(session, command),
+        }
+    }
+
+    fn hand_over(&mut self, session: u64, command: Command) {
+        if let Some(found) = self.sessions.get(&session) {
+            let _ = found.to_runner.send(ToRunner::Started);
+        }
+        self.tell_host(&ToHost::Start { session, command });
+    }
+
+    fn runner_gone(&mut self, session: u64) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.retain(|(number, _)| *number != session);
+        }
+        if self.close(session, None) && self.waiting.is_none() {
+            self.tell_host(&ToHost::Kill { session });
+        }
+    }
+
+    fn host_said(&mut self, message: FromHost) {
+        match message {
+            FromHost::Ready => {
+                for (session, command) in self.waiting.take().unwrap_or_default() {
+                    self.hand_over(session, command);
+                }
+            }
+            FromHost::Unusable(reason) => self.fail(&format!("cannot be used: {reason}")),
+            FromHost::Output {
+                session,
+                stream,
+                bytes,
+            } => {
+                if let Some(found) = self.sessions.get(&session) {
+                    // Its writer is gone when its runner is, which is told separately.
+                    let _ = found.to_runner.send(ToRunner::Output(stream, bytes));
+                }
+            }
+            FromHost::Ended { session, status } => {
+                self.close(session, Some(ToRunner::Ended(status)));
+            }
+            FromHost::Failed { session, reason } => {
+                self.close(session, Some(ToRunner::Failed(reason)));
+            }
+        }
+    }
+
+    /// Ends a session with a last message; false when there is no such session.
+    fn close(&mut self, session: u64, last: Option<ToRunner>) -> bool {
+        let Some(found) = self.sessions.remove(&session) else {
+            return false;
+        };
+        if let Some(last) = last {
+            let _ = found.to_runner.send(last);
+        }
+        self.leaving.retain(|writer| !writer.is_finished());
+        self.leaving.push(found.writer);
+        true
+    }
+
+    /// Tells every runner that its process is lost.
+    pub fn fail_all(&mut self, text: &str) {
+        let sessions: Vec<u64> = self.sessions.keys().copied().collect();
+        for session in sessions {
+            self.close(session, Some(ToRunner::Failed(text.to_owned())));
+        }
+    }
+
+    /// Waits for the last messages.
+    pub fn finish(self) {
+        for writer in self.leaving {
+            // Its panic, if any, has no one left to hurt.
+            let _ = writer.join();
+        }
+    }
+}
+
+fn write_to_runner(
+    session: u64,
+    output: &UnixStream,
+    messages: &Receiver<ToRunner>,
+    events: &Sender<Event>,
+) {
+    let result = messages.iter().try_for_each(|message| {
+        let len_bytes = match &message {
+            ToRunner::Output(_, bytes) => bytes.len(),
+            _ => {
+                output.set_write_timeout(Some(FAREWELL))?;
+                0
+            }
+        };
+        send(output, &message)?;
+        if let Ok(len_bytes) = u32::try_from(len_bytes)
+            && len_bytes > 0
+        {
+            let _ = events.send(Event::Taken { session, len_bytes });
+        }
+        io::Result::Ok(())
+    });
+    // Either way the conversation is over; the reader of this stream notices.
+    let _ = result;
+    let _ = output.shutdown(Shutdown::Both);
+}

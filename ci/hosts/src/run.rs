@@ -1,0 +1,224 @@
+//! Running a program on the chosen host.
+
+mod client;
+mod command;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+
+use provision::{Cache, Consent, Progress, cache, packages};
+
+use crate::kernel::{self, StockKernel};
+use crate::needs::{self, QEMU};
+use crate::owner::{Owner, Process};
+use crate::select::{Choice, HostKind, SelectError, Wish, choose};
+use crate::{rundir, virtiofsd};
+
+/// How to run a program.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The host wished for; `None` leaves it to the environment.
+    pub wish: Option<Wish>,
+    /// For whom a software host is kept.
+    pub owner: Owner,
+    /// Whether packages may be installed.
+    pub consent: Consent,
+    /// Folders that the program may write, besides the working directory, its own
+    /// build folder and the cache.
+    pub writable: Vec<PathBuf>,
+}
+
+/// What a software host is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SoftwareHost {
+    /// Emulator.
+    pub qemu: PathBuf,
+    /// File server.
+    pub virtiofsd: PathBuf,
+    /// Kernel.
+    pub kernel: StockKernel,
+}
+
+/// Why a program was not run, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No host.
+    #[error(transparent)]
+    Select(#[from] SelectError),
+    /// No cache.
+    #[error(transparent)]
+    Cache(#[from] cache::Error),
+    /// Packages are missing.
+    #[error("the software host needs packages that are not there")]
+    Packages(#[from] packages::Error),
+    /// The kernel is missing.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    /// A program is missing although its package is there.
+    #[error("{0} is not installed; install the packages {list}", list = package_list())]
+    Program(&'static str),
+    /// Nothing to run.
+    #[error("no program was given")]
+    Nothing,
+    /// The program could not be started in place.
+    #[error("cannot start {program}")]
+    Start {
+        /// Program.
+        program: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The keeper could not be started.
+    #[error("cannot start the software host: {what}")]
+    Keeper {
+        /// What is wrong.
+        what: String,
+    },
+    /// A call of the operating system failed on the way.
+    #[error("cannot {action}")]
+    Io {
+        /// What was tried.
+        action: String,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The program could not be started inside, or the software host broke.
+    #[error("{0}")]
+    Carried(String),
+    /// The keeper went away without a word.
+    #[error(
+        "the software host went away (its keeper was killed?); run the command again \
+         to start a new one"
+    )]
+    KeeperGone,
+}
+
+fn package_list() -> String {
+    let needs = needs::needs();
+    let names: Vec<String> = needs.iter().map(ToString::to_string).collect();
+    names.join(", ")
+}
+
+fn doing(action: impl Into<String>) -> impl FnOnce(io::Error) -> RunError {
+    let action = action.into();
+    move |source| RunError::Io { action, source }
+}
+
+/// Runs `argv` on the chosen host and returns its exit status, 128 + n for signal n.
+///
+/// On this machine's KVM the program replaces the calling process, and nothing is
+/// returned but an error. Says once for each owner on standard error which host was
+/// chosen and why.
+///
+/// # Errors
+/// [`RunError`], when there is no host or the program could not be run on it.
+pub fn run(argv: &[OsString], options: &Options, progress: &Progress) -> Result<i32, RunError> {
+    let Some((program, arguments)) = argv.split_first() else {
+        return Err(RunError::Nothing);
+    };
+    let owner = options
+        .owner
+        .process()
+        .map_err(doing("look up the process to keep a host for"))?;
+    let choice = choose(options.wish)?;
+    if choice.kind == HostKind::Kvm {
+        announce(&choice, owner);
+        let source = std::process::Command::new(program).args(arguments).exec();
+        return Err(RunError::Start {
+            program: program.into(),
+            source,
+        });
+    }
+    let cache = Cache::open()?;
+    let host = ensure(&cache, options.consent, progress)?;
+    announce(&choice, owner);
+    let writable = writable_folders(Path::new(program), &cache, &options.writable)?;
+    let command = command::build(argv, choice.kind, &writable)?;
+    let connection = client::connect(owner, &host)?;
+    client::converse(&connection, command, progress)
+}
+
+/// Brings together what the software host is made of, installing and fetching what
+/// is missing.
+///
+/// # Errors
+/// [`RunError`], when something can neither be found nor had.
+pub fn ensure(
+    cache: &Cache,
+    consent: Consent,
+    progress: &Progress,
+) -> Result<SoftwareHost, RunError> {
+    packages::require(&needs::needs(), consent, progress)?;
+    let kernel = kernel::ensure(cache, progress)?;
+    Ok(SoftwareHost {
+        qemu: needs::find_program(QEMU).ok_or(RunError::Program(QEMU))?,
+        virtiofsd: virtiofsd::find().ok_or(RunError::Program("virtiofsd"))?,
+        kernel,
+    })
+}
+
+fn announce(choice: &Choice, owner: Process) {
+    // A note that cannot be kept only means that it is said again.
+    let first = rundir::base().map_or(true, |base| rundir::first_time(&base, &owner.file_name()));
+    if first {
+        eprintln!("mapwitness: host {}: {}", choice.kind, choice.reason);
+    }
+}
+
+/// The folders that a carried program may write: the working directory, the build
+/// folder that it stands in, the cache, and what else was asked for.
+fn writable_folders(
+    program: &Path,
+    cache: &Cache,
+    more: &[PathBuf],
+) -> Result<Vec<PathBuf>, RunError> {
+    let cwd = std::env::current_dir().map_err(doing("find the working directory"))?;
+    let cache_root = cache.root().to_owned();
+    fs::create_dir_all(&cache_root)
+        .map_err(doing(format!("make the folder {}", cache_root.display())))?;
+    let build = build_folder(&cwd.join(program));
+    let mut folders = vec![cwd, cache_root];
+    folders.extend(build);
+    folders.extend(more.iter().cloned());
+    let mut resolved = Vec::new();
+    for folder in folders {
+        // Bound at the place that it really has: mount(2) follows links anyway.
+        let real = fs::canonicalize(&folder)
+            .map_err(doing(format!("find the folder {}", folder.display())))?;
+        if !resolved.contains(&real) {
+            resolved.push(real);
+        }
+    }
+    Ok(resolved)
+}
+
+/// The build folder above cargo's `PROFILE/deps/PROGRAM`.
+fn build_folder(program: &Path) -> Option<PathBuf> {
+    let folder = program.parent()?;
+    if folder.file_name()? != "deps" {
+        return None;
+    }
+    Some(folder.parent()?.parent()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_build_folder_is_that_of_cargo() {
+        let program = Path::new("/src/target/debug/deps/check-0123");
+        assert_eq!(build_folder(program), Some("/src/target".into()));
+        assert_eq!(build_folder(Path::new("/usr/bin/true")), None);
+        assert_eq!(build_folder(Path::new("/")), None);
+    }
+
+    #[test]
+    fn a_missing_program_is_told_with_its_packages() {
+        let text = RunError::Program("virtiofsd").to_string();
+        assert!(text.contains("virtiofsd (or qemu-system-common)"), "{text}");
+    }
+}
