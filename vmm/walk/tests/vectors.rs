@@ -5,13 +5,16 @@
 
 mod support;
 
-use addr::{Gpa, Gva, Level};
+use addr::{Gpa, Gva, Hpa, Level};
 use rstest::rstest;
 use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 use support::{Memory, Outside};
-use walk::{AddressSpace, PagingRegs, Steps, Translation, Vendor, WalkError, walk_guest};
+use walk::{
+    AddressSpace, EptRegs, NptRegs, PagingRegs, SecondLevel, Steps, Translation, UnsupportedMode,
+    Vendor, WalkError, walk_guest,
+};
 
 #[rstest]
 fn the_walker_agrees(#[files("tests/vectors/*.txt")] file: PathBuf) {
@@ -84,6 +87,13 @@ fn check(vector: &Vector<'_>) -> Result<(), String> {
                 checked += 1;
             }
             "walk" => said = Some(walked(&state, number_of(rest))),
+            "spte" => {
+                let tables = state.second_level().expect("valid registers");
+                said = Some(Said {
+                    outcome: tables.spte(number_of(rest)).to_string(),
+                    steps: Vec::new(),
+                });
+            }
             _ => state.apply(word, rest),
         }
     }
@@ -163,6 +173,33 @@ impl State {
     }
 }
 
+impl State {
+    fn second_level(&self) -> Result<SecondLevel, UnsupportedMode> {
+        match self.tables.as_str() {
+            "ept" => SecondLevel::ept(&EptRegs {
+                eptp: self.number("eptp"),
+                maxphyaddr: self.maxphyaddr(),
+                gib_pages: self.flag("gib_pages"),
+                execute_only: self.flag("execute_only"),
+                mode_based_exec: self.flag("mode_based_exec"),
+            }),
+            "npt" => SecondLevel::npt(&NptRegs {
+                ncr3: self.number("ncr3"),
+                five_levels: self.flag("five_levels"),
+                pat: self.number("pat"),
+                nxe: self.flag("nxe"),
+                maxphyaddr: self.maxphyaddr(),
+                gib_pages: self.flag("gib_pages"),
+                encryption_bit: match self.value("encryption_bit") {
+                    "none" => None,
+                    bit => Some(bit.parse().expect("a bit")),
+                },
+            }),
+            other => panic!("unknown tables {other}"),
+        }
+    }
+}
+
 fn number_of(text: &str) -> u64 {
     let digits = text.trim().strip_prefix("0x").expect("0x...");
     u64::from_str_radix(digits, 16).expect("hexadecimal")
@@ -178,7 +215,14 @@ fn walked(state: &State, address: u64) -> Said {
                 Gva::new(address),
             ))
         }
-        other => panic!("unknown tables {other}"),
+        _ => {
+            let memory = Memory::<Hpa>::new(state.entries.clone());
+            let found = match state.second_level() {
+                Ok(tables) => tables.walk(&memory, Gpa::new(address)),
+                Err(mode) => Err(WalkError::UnsupportedMode(mode)),
+            };
+            say(&found)
+        }
     }
 }
 
@@ -217,7 +261,10 @@ fn describe<A: AddressSpace>(found: &Translation<A>) -> String {
     for (is_set, word) in [
         (found.accessed == Some(true), " accessed"),
         (found.dirty == Some(true), " dirty"),
+        (found.dirty.is_none(), " unrecorded"),
         (found.global, " global"),
+        (found.ept.is_some_and(|leaf| leaf.ignore_pat), " ipat"),
+        (found.ept.is_some_and(|leaf| leaf.suppress_ve), " sve"),
     ] {
         text.push_str(if is_set { word } else { "" });
     }

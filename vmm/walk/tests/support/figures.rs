@@ -1,6 +1,6 @@
 //! A naive reading of the manuals' figures, as an oracle: entries are strings of
-//! 64 binary digits, laid against a figure of 64 letters (spaces do not count). Shares nothing with
-//! the walker but the public types, and cares for nothing but being obvious.
+//! 64 binary digits, laid against a figure of 64 letters (spaces do not count).
+//! Shares nothing with the walker, and cares for nothing but being obvious.
 //!
 //! Letters: `P` `W` `U` present, writable, user; `t` `c` `T` PWT, PCD, PAT; `a`
 //! `D` `G` accessed, dirty, global; `K` protection key; `X` execute-disable; `p`
