@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod descend;
+mod effective;
 mod error;
 mod extents;
 mod format;
