@@ -1,4 +1,148 @@
-//! guest-images
+//! Builds what the guest boots: its kernel, the driver under test, its initramfs.
+//!
+//! Everything is kept in the cache, keyed by all that shapes it; [`ensure`] builds
+//! what is not there yet and is quick when everything is. A warm run needs neither
+//! network nor apt.
+#![forbid(unsafe_code)]
 
 pub mod agent;
+mod config;
+mod error;
 pub mod initramfs;
+mod kernel;
+mod module;
+mod prune;
+mod run;
+mod source;
+mod toolchain;
+mod versions;
+pub mod workspace;
+
+use std::path::{Path, PathBuf};
+
+use provision::cache::{Cleaned, Entry, Keep};
+use provision::{Cache, Consent, Key, Progress, packages};
+
+pub use error::Error;
+pub use module::build_module;
+
+use module::Driver;
+use toolchain::Toolchain;
+use versions::Versions;
+
+/// Where the module is in the guest.
+pub const MODULE_PATH: &str = "/lib/modules/mapwitness.ko";
+
+/// What is to be booted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// A kernel tree to build instead of the pinned source; it is not changed.
+    pub kernel_src: Option<PathBuf>,
+    /// Variant of the driver, as listed in `guest-module/variants.txt`.
+    pub driver_variant: String,
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Self {
+            kernel_src: None,
+            driver_variant: "good".to_owned(),
+        }
+    }
+}
+
+/// A bootable guest. All paths lead into the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestImage {
+    /// What `uname -r` says in the guest.
+    pub release: String,
+    /// The kernel: an uncompressed ELF image with a PVH entry point.
+    pub vmlinux: PathBuf,
+    /// The kernel's final configuration.
+    pub config: PathBuf,
+    /// What is needed to build modules for this kernel.
+    pub kernel_tree: PathBuf,
+    /// The agent as /init, and the module at [`MODULE_PATH`].
+    pub initramfs: PathBuf,
+    /// The driver under test.
+    pub module: PathBuf,
+}
+
+/// The image that `request` asks for, built as far as it is not there yet.
+///
+/// # Errors
+/// When a tool, a source or the network is missing, or a build fails.
+pub fn ensure(
+    request: &Request,
+    consent: Consent,
+    progress: &Progress,
+) -> Result<GuestImage, Error> {
+    let root = workspace::root()?;
+    let versions = Versions::read(&root)?;
+    packages::require(&toolchain::needs(&versions), consent, progress)?;
+    let toolchain = Toolchain::find(&versions)?;
+    let cache = Cache::open()?;
+    let kernel = kernel::Builder {
+        root: &root,
+        versions: &versions,
+        toolchain: &toolchain,
+        cache: &cache,
+        progress,
+    }
+    .ensure(request.kernel_src.as_deref())?;
+    let driver = Driver {
+        dir: root.join("guest-module"),
+        kernel: &kernel,
+        toolchain: &toolchain,
+    };
+    let (module, module_key) = driver.ensure(&request.driver_variant, &cache, progress)?;
+    let initramfs = initramfs_with(&root, &module, &module_key, &cache, progress)?;
+    Ok(GuestImage {
+        release: kernel.release()?,
+        vmlinux: kernel.vmlinux(),
+        config: kernel.config(),
+        kernel_tree: kernel.tree(),
+        initramfs,
+        module,
+    })
+}
+
+fn initramfs_with(
+    root: &Path,
+    module: &Path,
+    module_key: &Key,
+    cache: &Cache,
+    progress: &Progress,
+) -> Result<PathBuf, Error> {
+    let agent_key = agent::add_to_key(Key::new(), root)?;
+    let key = Key::new()
+        .text("module", &module_key.hex())
+        .text("agent", &agent_key.hex());
+    let entry = cache.get_or_build("initramfs", &key, progress, |dir| {
+        let agent = cache.get_or_build("agent", &agent_key, progress, |dir| {
+            agent::build(root, &dir.join("agent"), progress)?;
+            Ok::<(), Error>(())
+        })?;
+        let mut entries = initramfs::Entry::of_agent(agent.join("agent"));
+        entries.push(initramfs::Entry::file(MODULE_PATH, 0o644, module));
+        initramfs::write(&entries, &dir.join("initramfs.cpio"))?;
+        Ok::<(), Error>(())
+    })?;
+    Ok(entry.join("initramfs.cpio"))
+}
+
+/// Everything that was built and is kept.
+///
+/// # Errors
+/// When there is no cache folder or it cannot be read.
+pub fn list() -> Result<Vec<Entry>, Error> {
+    Ok(Cache::open()?.list()?)
+}
+
+/// Removes what `keep` does not cover.
+///
+/// # Errors
+/// When there is no cache folder or something in it cannot be removed.
+pub fn clean(keep: Keep) -> Result<Cleaned, Error> {
+    Ok(Cache::open()?.clean(keep)?)
+}
