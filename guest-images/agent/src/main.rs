@@ -35,8 +35,14 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     kmsg::report_panics();
-    let Err(error) = serve();
-    kmsg::report(&with_causes(error.as_ref()));
+    match process::start_agent() {
+        Ok(process::Role::Agent) => {
+            let Err(error) = serve();
+            kmsg::report(&with_causes(error.as_ref()));
+        }
+        Ok(process::Role::Init(status)) => kmsg::report(&format!("the agent ended: {status}")),
+        Err(error) => kmsg::report(&format!("/init cannot start the agent: {error}")),
+    }
     // The end of /init is a kernel panic: the console's last lines are the report.
     ExitCode::FAILURE
 }

@@ -30,7 +30,11 @@ pub fn map(own: &Own, mapping: &Mapping) -> Outcome {
         flags |= libc::MAP_ANONYMOUS;
     }
     if let Some(address) = mapping.fixed_at {
-        spare(own, address, mapping.len_bytes)?;
+        spare_if(
+            own.is_hit_by_whole(address, mapping.len_bytes),
+            address,
+            mapping.len_bytes,
+        )?;
         flags |= libc::MAP_FIXED;
     }
     let arguments = [
@@ -49,7 +53,7 @@ pub fn map(own: &Own, mapping: &Mapping) -> Outcome {
 
 /// munmap(2).
 pub fn unmap(own: &Own, address: u64, len_bytes: u64) -> Outcome {
-    spare(own, address, len_bytes)?;
+    spare_if(own.is_hit_by_whole(address, len_bytes), address, len_bytes)?;
     // SAFETY: the range was found to spare the agent.
     unsafe { sys::call(libc::SYS_munmap, [address, len_bytes, 0, 0, 0, 0]) }?;
     Ok(Value::Unit)
@@ -160,7 +164,11 @@ fn addresses(
 }
 
 fn spare(own: &Own, address: u64, len_bytes: u64) -> Result<(), Refusal> {
-    if own.is_hit_by(address, len_bytes) {
+    spare_if(own.is_hit_by(address, len_bytes), address, len_bytes)
+}
+
+fn spare_if(is_hit: bool, address: u64, len_bytes: u64) -> Result<(), Refusal> {
+    if is_hit {
         return Err(Refusal::Rejected(format!(
             "{len_bytes:#x} bytes at {address:#x} reach into memory of the agent itself"
         )));

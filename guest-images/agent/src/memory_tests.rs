@@ -303,6 +303,8 @@ fn the_agents_own_memory_is_spared() {
         unmap(&own, page, 1),
         unmap(&own, 0, (1 << 47) - PAGE),
         protect(&own, page, PAGE, Prot::NONE),
+        protect(&own, page, 1 << 60, Prot::NONE),
+        advise(&own, page, 1 << 60, Advice::DontNeed),
         advise(&own, page, PAGE, Advice::DontNeed),
         remap(&own, page, PAGE, 2 * PAGE, true),
         map(&own, &fixed),

@@ -61,19 +61,19 @@ impl Own {
     }
 
     /// Whether a system call that changes the pages of this range would reach the
-    /// agent. Ranges that the kernel refuses as a whole (unaligned, empty, wrapping,
-    /// beyond user space) are left to the kernel.
+    /// agent. Ranges that every such call refuses as a whole (unaligned, empty,
+    /// wrapping) are left to the kernel.
     pub fn is_hit_by(&self, address: u64, len_bytes: u64) -> bool {
-        let Some(end) = len_bytes
-            .checked_next_multiple_of(PAGE_LEN_BYTES)
-            .and_then(|len_bytes| address.checked_add(len_bytes))
-        else {
-            return false;
-        };
-        if !address.is_multiple_of(PAGE_LEN_BYTES) || len_bytes == 0 || end > self.user_end {
-            return false;
-        }
-        self.overlaps(&(address..end))
+        let range = page_range(address, len_bytes);
+        range.is_some_and(|range| self.overlaps(&range))
+    }
+
+    /// As [`Own::is_hit_by`], for mmap(2) and munmap(2): these refuse a range that
+    /// ends beyond user space, where mprotect(2) and madvise(2) work their way up to
+    /// the first hole.
+    pub fn is_hit_by_whole(&self, address: u64, len_bytes: u64) -> bool {
+        let range = page_range(address, len_bytes);
+        range.is_some_and(|range| range.end <= self.user_end && self.overlaps(&range))
     }
 
     /// Whether the word at `address` lies, even in part, in the agent's memory.
@@ -86,6 +86,13 @@ impl Own {
             .iter()
             .any(|own| own.start < other.end && other.start < own.end)
     }
+}
+
+/// The pages of a range, unless the kernel takes it for none.
+fn page_range(address: u64, len_bytes: u64) -> Option<Range<u64>> {
+    let len_bytes = len_bytes.checked_next_multiple_of(PAGE_LEN_BYTES)?;
+    let end = address.checked_add(len_bytes)?;
+    (address.is_multiple_of(PAGE_LEN_BYTES) && len_bytes > 0).then_some(address..end)
 }
 
 /// The range of a line of /proc/self/maps, with room below the stack.
@@ -153,13 +160,22 @@ mod tests {
             (0x40_0000, 0),
             (0x40_0000, u64::MAX),
             (0x40_0000, u64::MAX - 0x40_0000),
-            (0, 1 << 47 | 1),
         ] {
             assert!(
                 !own.is_hit_by(address, len_bytes),
                 "{address:#x}+{len_bytes:#x}"
             );
         }
+    }
+
+    /// mprotect(2) changes what it finds before it refuses the rest.
+    #[test]
+    fn beyond_user_space_is_refused_as_a_whole_by_some_calls_only() {
+        let own = own();
+        let len_bytes = 1 << 47 | 1;
+        assert!(!own.is_hit_by_whole(0, len_bytes));
+        assert!(own.is_hit_by(0, len_bytes));
+        assert!(own.is_hit_by_whole(0, 1 << 47));
     }
 
     #[test]

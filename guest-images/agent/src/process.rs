@@ -1,8 +1,10 @@
-//! Forked children, which take the doorbell over, and the end of the guest.
+//! The agent below /init, its forked children, which take the doorbell over, and the
+//! end of the guest.
 
 use std::fs;
 use std::io;
-use std::ptr;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 
 use wire::{Crash, Value};
 
@@ -10,7 +12,32 @@ use crate::kmsg;
 use crate::ops::{Outcome, Refusal};
 use crate::sys::{self, Errno};
 
-const INIT_PID: i32 = 1;
+/// What [`start_agent`] returns as.
+#[derive(Debug)]
+pub enum Role {
+    /// The process that answers the host.
+    Agent,
+    /// /init, after the agent has ended.
+    Init(ExitStatus),
+}
+
+/// Splits off the agent, and lets /init reap whatever is left to it. The agent is a
+/// process of its own because the kernel logs each fault of pid 1, also those that
+/// it handles (`unhandled_signal` of kernel/signal.c).
+///
+/// # Errors
+/// When there is no second process.
+pub fn start_agent() -> io::Result<Role> {
+    // SAFETY: called first of all, when the process has one thread.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Role::Agent),
+        agent => {
+            let status = wait_for(-1, agent)?;
+            Ok(Role::Init(ExitStatus::from_raw(status)))
+        }
+    }
+}
 
 /// Where this process stands in the chain of forks.
 #[derive(Debug, Default)]
@@ -31,7 +58,7 @@ pub fn fork(lineage: &mut Lineage) -> Outcome {
             end_with(parent);
             Ok(Value::Pid(sys::pid()))
         }
-        child => Ok(Value::ExitStatus(wait_for(child)?)),
+        child => Ok(Value::ExitStatus(wait_for(child, child)?)),
     }
 }
 
@@ -69,31 +96,24 @@ fn end_with(parent: i32) {
     }
 }
 
-/// Waits for `child`; /init also reaps whatever was left to it.
-fn wait_for(child: i32) -> Result<i32, Errno> {
-    let is_init = sys::pid() == INIT_PID;
-    let status = loop {
+/// Waits for `child`, reaping all that `wanted`, as for waitpid(2), names meanwhile.
+fn wait_for(wanted: i32, child: i32) -> Result<i32, Errno> {
+    loop {
         let mut status = 0;
-        let wanted = if is_init { -1 } else { child };
         // SAFETY: `status` is live; any pid may be waited for.
         match unsafe { libc::waitpid(wanted, &raw mut status, 0) } {
-            ended if ended == child => break status,
+            ended if ended == child => return Ok(status),
             -1 if Errno::last() != Errno(libc::EINTR) => return Err(Errno::last()),
             _ => {}
         }
-    };
-    if is_init {
-        // SAFETY: a null status is allowed; WNOHANG makes it return when none is left.
-        while unsafe { libc::waitpid(-1, ptr::null_mut(), libc::WNOHANG) } > 0 {}
     }
-    Ok(status)
 }
 
 fn panic_kernel(lineage: &Lineage) -> Outcome {
     match fs::write("/proc/sysrq-trigger", "c") {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound && !lineage.forked => {
-            kmsg::report("ends, as the host asked: the kernel panics without its /init");
+            kmsg::report("ends, as the host asked; /init follows, and the kernel panics");
             // SAFETY: _exit(2) has no preconditions.
             unsafe { libc::_exit(1) }
         }
@@ -102,7 +122,7 @@ fn panic_kernel(lineage: &Lineage) -> Outcome {
     }
     Err(Refusal::Rejected(
         "no way to panic from here: the guest kernel has no SysRq (CONFIG_MAGIC_SYSRQ), and \
-         only the first process can panic it by ending"
+         only the agent's first process can panic it by ending"
             .into(),
     ))
 }

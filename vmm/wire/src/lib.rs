@@ -283,7 +283,7 @@ pub enum Reply {
     Ready {
         /// `uname -r` of the guest.
         kernel_release: String,
-        /// pid of the agent, normally 1.
+        /// pid of the agent's first process, a child of /init.
         pid: i32,
     },
     /// The request was carried out.
