@@ -57,7 +57,7 @@ impl Area {
         bytes
     }
 
-    fn read_request(&self) -> Result<Result<Request, FrameError>, Unanswered> {
+    fn read_request(&self) -> Result<Result<Request, FrameError>, NoHost> {
         let head = self.read(Header::LEN_BYTES);
         let header = match head.first_chunk().map(|head| Header::parse(*head)) {
             Some(Ok(header)) => header,
@@ -65,7 +65,7 @@ impl Area {
             None => return Ok(Err(FrameError::Payload)),
         };
         if header.sender == Sender::Agent {
-            return Err(Unanswered);
+            return Err(NoHost::Unanswered);
         }
         let frame = self.read(Header::LEN_BYTES + header.payload_len_bytes as usize);
         let payload = frame.get(Header::LEN_BYTES..).unwrap_or_default();
@@ -73,31 +73,45 @@ impl Area {
     }
 }
 
-/// Nobody stands behind the doorbell.
+/// Why there is no host to talk to.
 #[derive(Debug, Error)]
-#[error(
-    "no request came in answer to the doorbell at I/O port {port:#06x}; boot this guest with \
-     `mapwitness`, whose monitor answers it",
-    port = wire::DOORBELL_PORT
-)]
-pub struct Unanswered;
+pub enum NoHost {
+    /// Nothing is behind the area's addresses.
+    #[error(
+        "the message area does not keep what is written to it; `{parameter}` must be the \
+         guest physical address of memory that the host shares",
+        parameter = wire::AREA_PARAMETER
+    )]
+    NoMemory,
+    /// Nobody stands behind the doorbell.
+    #[error(
+        "no request came in answer to the doorbell at I/O port {port:#06x}; boot this guest \
+         with `mapwitness`, whose monitor answers it",
+        port = wire::DOORBELL_PORT
+    )]
+    Unanswered,
+}
 
 /// Hands `reply` to the host and gives its next request, which may be garbled.
 ///
 /// # Errors
-/// [`Unanswered`] when the reply still stands in the area after the doorbell.
+/// [`NoHost`] when the area is none, or still holds the reply after the doorbell.
 pub fn exchange(
     area: &mut Area,
     reply: &Reply,
     ring: impl FnOnce(),
-) -> Result<Result<Request, FrameError>, Unanswered> {
+) -> Result<Result<Request, FrameError>, NoHost> {
     let frame = wire::encode(reply).or_else(|error| {
         wire::encode(&Reply::Rejected {
             reason: format!("the reply cannot be sent: {error}"),
         })
     });
     // The second frame is a few words, which always fit.
-    area.write(&frame.unwrap_or_default());
+    let frame = frame.unwrap_or_default();
+    area.write(&frame);
+    if !frame.starts_with(&area.read(Header::LEN_BYTES)) {
+        return Err(NoHost::NoMemory);
+    }
     ring();
     area.read_request()
 }
@@ -114,7 +128,7 @@ mod tests {
         unsafe { Area::new(NonNull::from(words).cast()) }
     }
 
-    fn answer_with(reply: &Reply, frame: &[u8]) -> Result<Result<Request, FrameError>, Unanswered> {
+    fn answer_with(reply: &Reply, frame: &[u8]) -> Result<Result<Request, FrameError>, NoHost> {
         let mut area = area();
         let mut host = Area { start: area.start };
         exchange(&mut area, reply, || host.write(frame))
