@@ -29,9 +29,6 @@ pub(crate) use machine::PORT_NAME;
 
 /// What the keeper says on its standard output once it may be connected to.
 pub(crate) const LISTENING: &str = "listening";
-/// The host answers within some seconds; on a machine that is busy with other
-/// things, within some tens.
-const BOOT_PATIENCE: Duration = Duration::from_secs(300);
 /// Between the end of the line to init and the end of QEMU.
 const EXIT_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -75,7 +72,6 @@ fn keep(run_dir: &Path) -> io::Result<()> {
     let (events, inbox) = mpsc::channel();
     watch(owner, Event::OwnerEnded, events.clone());
     watch(machine.virtiofsd_end()?, Event::FilesEnded, events.clone());
-    start_clock(events.clone());
     read_link(link.try_clone()?, events.clone());
     accept(listener, events.clone());
     say_listening()?;
@@ -120,13 +116,6 @@ fn watch(process: OwnedFd, event: Event, events: Sender<Event>) {
             }
         }
         let _ = events.send(event);
-    });
-}
-
-fn start_clock(events: Sender<Event>) {
-    thread::spawn(move || {
-        thread::sleep(BOOT_PATIENCE);
-        let _ = events.send(Event::BootPatienceEnded);
     });
 }
 

@@ -15,6 +15,7 @@
 //! virtualization hardware, from the start of QEMU to a served process: see the
 //! table in the crate's README section of ARCHITECTURE.md.
 
+mod commands;
 pub mod doctor;
 pub mod init;
 pub mod keeper;
@@ -28,6 +29,7 @@ mod rundir;
 mod select;
 mod virtiofsd;
 
+pub use commands::hidden_command;
 pub use needs::needs;
 pub use owner::Owner;
 pub use probe::{Probe, SecondLevel, Vendor, probe};

@@ -5,12 +5,20 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
+use rustix::process::geteuid;
+
 use crate::rundir;
 
 /// How much of the end of a file is looked at.
-const TAIL_LEN_BYTES: u64 = 8 * 1024;
+const TAIL_LEN_BYTES: u64 = 32 * 1024;
 /// How many lines of it are shown.
 const TAIL_LINES: usize = 20;
+/// How the kernel begins to say that it gives up (kernel/panic.c).
+const PANIC: &str = "Kernel panic";
+/// Added for users other than root: what the file server needs for them.
+const USER_HINT: &str = "\nserving files as an ordinary user needs user namespaces: \
+     sysctl kernel.unprivileged_userns_clone=1 (Debian), \
+     kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu); or run as root";
 
 /// The reason with the last lines of the console and of the log.
 pub fn explain(run_dir: &Path, reason: &str, qemu_status: Option<&str>) -> String {
@@ -30,6 +38,9 @@ pub fn explain(run_dir: &Path, reason: &str, qemu_status: Option<&str>) -> Strin
                 let _ = write!(text, "\n  | {line}");
             }
         }
+    }
+    if !geteuid().is_root() {
+        text.push_str(USER_HINT);
     }
     text
 }
@@ -52,9 +63,16 @@ fn last_lines(bytes: &[u8]) -> Vec<String> {
         .filter(|line| !line.is_empty())
         .collect();
     let first = lines.len().saturating_sub(TAIL_LINES);
-    lines
+    // A panic's own line may stand far above its last one.
+    let panic = lines
+        .iter()
+        .take(first)
+        .rev()
+        .find(|line| line.contains(PANIC))
+        .copied();
+    panic
         .into_iter()
-        .skip(first)
+        .chain(lines.iter().skip(first).copied())
         .map(|line| line.replace(|c: char| c.is_control() && c != '\t', "?"))
         .collect()
 }
@@ -66,12 +84,15 @@ mod tests {
     #[test]
     fn the_last_lines_are_shown_and_cannot_steer_a_terminal() {
         let folder = tempfile::tempdir().expect("folder");
-        let mut console = "old line\n".repeat(3000);
-        console.push_str("\x1b[2JKernel panic\r\n");
+        let mut console = "old line\n".repeat(9000);
+        console.push_str("Kernel panic - not syncing: a reason\n");
+        console.push_str(&"trace\n".repeat(100));
+        console.push_str("\x1b[2Jlast\r\n");
         std::fs::write(folder.path().join(rundir::CONSOLE), console).expect("written");
         let text = explain(folder.path(), "ended", Some("exit status: 1"));
         assert!(text.starts_with("the software host soft-npt ended (QEMU: exit status: 1)"));
-        assert!(text.ends_with("  | ?[2JKernel panic"), "{text}");
-        assert_eq!(text.lines().count(), 2 + TAIL_LINES);
+        assert!(text.contains("\n  | ?[2Jlast"), "{text}");
+        assert!(text.contains("\n  | Kernel panic - not syncing: a reason\n"));
+        assert_eq!(text.matches("\n  | ").count(), 1 + TAIL_LINES);
     }
 }

@@ -15,6 +15,11 @@ use crate::messages::{Command, FromHost, ToHost, ToRunner, send};
 
 /// How long a runner may take for the last message before it is given up.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// The host answers within some seconds; on a machine that is busy with other
+/// things, within some tens.
+const BOOT_PATIENCE: Duration = Duration::from_secs(300);
+/// How long the end of QEMU may become known after that of virtiofsd.
+const FOLLOW: Duration = Duration::from_millis(500);
 /// How long the host may leave a message unread before it is given up. Init reads
 /// at once; only a host that stands still lets the line fill up.
 const HOST_PATIENCE: Duration = Duration::from_secs(60);
@@ -46,8 +51,10 @@ pub enum Event {
     FromHost(FromHost),
     /// The line to init ended, and with it the host.
     LinkEnded,
-    /// virtiofsd ended.
+    /// virtiofsd ended, as it does when QEMU does.
     FilesEnded,
+    /// QEMU had the time to follow, and the line to init would have ended with it.
+    FilesEndedAlone,
     /// The process that the host is kept for ended.
     OwnerEnded,
     /// A host that is not ready by now never will be.
@@ -102,6 +109,7 @@ impl Desk {
         };
         // Lies in the line until init reads it.
         self.tell_host(&setup);
+        self.later(BOOT_PATIENCE, Event::BootPatienceEnded);
         while !self.is_over() {
             match inbox.recv() {
                 Ok(event) => self.handle(event),
@@ -130,7 +138,8 @@ impl Desk {
             }
             Event::FromHost(message) => self.host_said(message),
             Event::LinkEnded => self.fail("ended"),
-            Event::FilesEnded => self.fail("lost its file system: virtiofsd ended"),
+            Event::FilesEnded => self.later(FOLLOW, Event::FilesEndedAlone),
+            Event::FilesEndedAlone => self.fail("lost its file system: virtiofsd ended"),
             Event::OwnerEnded => self.owner_ended = true,
             Event::BootPatienceEnded => {
                 if self.waiting.is_some() {
@@ -138,6 +147,15 @@ impl Desk {
                 }
             }
         }
+    }
+
+    fn later(&self, delay: Duration, event: Event) {
+        let events = self.events.clone();
+        thread::spawn(move || {
+            thread::sleep(delay);
+            // The desk may have closed by then.
+            let _ = events.send(event);
+        });
     }
 
     fn fail(&mut self, reason: &str) {

@@ -44,7 +44,7 @@ impl Machine {
         let files_socket = run_dir.join("files.sock");
         let listener = UnixListener::bind(&files_socket)?;
         let log = log_file(run_dir)?;
-        let mut command = virtiofsd::command(&config.virtiofsd, listener.as_raw_fd())?;
+        let mut command = virtiofsd::command(&config.virtiofsd, listener.as_raw_fd());
         let virtiofsd = spawn_bound(&mut command, listener.as_fd(), &log)
             .map_err(|error| context("start virtiofsd", &error))?;
         let (near, far) = UnixStream::pair()?;

@@ -1,0 +1,54 @@
+//! The hidden commands that the calling program has to offer, for it is itself what
+//! runs as keeper and as init.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::path::Path;
+
+use provision::{Consent, Progress};
+
+use crate::{Options, Owner, init, keeper, run};
+
+/// Exit status when a program could not be run.
+const NOT_RUN: i32 = 2;
+
+/// Carries out a hidden command and returns its exit status; `None` when
+/// `arguments` (without the program's name) are none of them.
+///
+/// - `host-run [--for-parent] -- PROGRAM ARGUMENTS...` runs a program on the chosen
+///   host; with `--for-parent` a software host is kept for the calling process.
+/// - `host-keep RUN_DIR` is a keeper.
+/// - `host-init` is a software host's process 1.
+pub fn hidden_command(arguments: &[OsString]) -> Option<i32> {
+    let (command, rest) = arguments.split_first()?;
+    match (command.to_str()?, rest) {
+        ("host-init", []) => Some(init::main()),
+        ("host-keep", [run_dir]) => Some(keeper::main(Path::new(run_dir))),
+        ("host-run", [parent, dashes, argv @ ..]) if parent == "--for-parent" && dashes == "--" => {
+            Some(host_run(argv, Owner::Parent))
+        }
+        ("host-run", [dashes, argv @ ..]) if dashes == "--" => Some(host_run(argv, Owner::Current)),
+        _ => None,
+    }
+}
+
+fn host_run(argv: &[OsString], owner: Owner) -> i32 {
+    let options = Options {
+        wish: None,
+        owner,
+        consent: Consent::Ask,
+        writable: Vec::new(),
+    };
+    match run(argv, &options, &Progress::stderr()) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("mapwitness: {error}");
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                eprintln!("  because: {error}");
+                cause = error.source();
+            }
+            NOT_RUN
+        }
+    }
+}
