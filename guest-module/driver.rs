@@ -36,19 +36,23 @@ use table::{Regs, WindowEntry};
 // The window table counts pages of 4 KiB.
 const _: () = assert!(PAGE_SIZE == 4096);
 
+// The id table wants a C string.
+const HID: &CStr = c"MAPW0001";
+const _: () = assert!(table::same_bytes(HID.to_bytes(), regs::ACPI_HID.as_bytes()));
+
 struct MapwitnessDriver;
 
 kernel::acpi_device_table!(
     ACPI_TABLE,
     <MapwitnessDriver as platform::Driver>::IdInfo,
-    [(acpi::DeviceId::new(c"MAPW0001"), ())]
+    [(acpi::DeviceId::new(HID), ())]
 );
 
 /// What exists while the driver is bound to the device.
 struct BoundDevice<'bound> {
     // Dropped in this order: first what user space can reach.
     _files: KVec<WindowFiles>,
-    _windows: KVec<Region>,
+    _claims: KVec<Region>,
     _regs: ExclusiveIoMem<'bound, { table::REGS_LEN }>,
     _only: OnlyDevice,
 }
@@ -76,8 +80,9 @@ impl platform::Driver for MapwitnessDriver {
         })?;
         let count = Regs::new(&regs, dev).window_count()?;
 
+        // The whole table is checked before anything of it can be seen from user space.
         let mut windows = KVec::with_capacity(count as usize, GFP_KERNEL)?;
-        let mut files = KVec::with_capacity(count as usize, GFP_KERNEL)?;
+        let mut claims = KVec::with_capacity(count as usize, GFP_KERNEL)?;
         for index in 0..count {
             let entry = Regs::new(&regs, dev).window(index)?;
             let resource = window_resource(pdev, index, &entry)?;
@@ -85,14 +90,32 @@ impl platform::Driver for MapwitnessDriver {
                 dev_err!(dev, "window {index} cannot be shown to user space: {e:?}\n");
             })?;
 
-            windows.push(claim(pdev, index, resource)?, GFP_KERNEL)?;
-            files.push(WindowFiles::new(index as usize, window)?, GFP_KERNEL)?;
+            windows.push(window, GFP_KERNEL)?;
+            claims.push(claim(pdev, index, resource)?, GFP_KERNEL)?;
+        }
+        if pdev.resource_by_index(count + 1).is_some() {
+            dev_err!(
+                dev,
+                "there are more memory resources than the {count} windows of the table\n"
+            );
+            return Err(ENODEV);
+        }
+
+        let mut files = KVec::with_capacity(count as usize, GFP_KERNEL)?;
+        for (index, window) in windows.into_iter().enumerate() {
+            let both = WindowFiles::new(index, window).inspect_err(|e| {
+                dev_err!(
+                    dev,
+                    "cannot create the device files of window {index}: {e:?}\n"
+                );
+            })?;
+            files.push(both, GFP_KERNEL)?;
         }
 
         dev_info!(dev, "{count} windows\n");
         Ok(BoundDevice {
             _files: files,
-            _windows: windows,
+            _claims: claims,
             _regs: regs,
             _only: only,
         })
@@ -107,9 +130,12 @@ fn window_resource<'a>(
 ) -> Result<&'a Resource> {
     let dev = pdev.as_ref();
     // Resource 0 is the register page.
-    let resource = pdev.resource_by_index(index + 1).ok_or(ENODEV).inspect_err(|_| {
-        dev_err!(dev, "window {index} has no memory resource\n");
-    })?;
+    let resource = pdev
+        .resource_by_index(index + 1)
+        .ok_or(ENODEV)
+        .inspect_err(|_| {
+            dev_err!(dev, "window {index} has no memory resource\n");
+        })?;
     let (start, size) = (resource.start(), resource.size());
 
     if (start, Some(size)) != (entry.base, entry.len_bytes()) {
@@ -134,7 +160,12 @@ fn claim(pdev: &platform::Device<Core<'_>>, index: u32, resource: &Resource) -> 
             Flags::IORESOURCE_MEM,
         )
         .ok_or(EBUSY)
-        .inspect_err(|_| dev_err!(pdev.as_ref(), "window {index} is in use by another driver\n"))
+        .inspect_err(|_| {
+            dev_err!(
+                pdev.as_ref(),
+                "window {index} is in use by another driver\n"
+            )
+        })
 }
 
 /// The right to use the names of the device files, which only one device can have.

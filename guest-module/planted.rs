@@ -9,10 +9,7 @@
 use crate::mm::VmaPage;
 
 /// The window page that `page` of a mapping is to show.
-#[cfg(not(any(
-    mapwitness_variant = "off-by-one",
-    mapwitness_variant = "wrong-offset"
-)))]
+#[cfg(not(any(mapwitness_variant = "off-by-one", mapwitness_variant = "wrong-offset")))]
 #[inline(always)]
 pub(crate) fn source_page(page: VmaPage) -> usize {
     page.pgoff()

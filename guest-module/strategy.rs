@@ -15,10 +15,7 @@ use kernel::{
 /// How and when the pages of a mapping are mapped.
 pub(crate) trait Strategy: Send + Sync + 'static {
     /// Completes a vma that has been checked against the window of `device`.
-    fn map<'a>(
-        device: ArcBorrow<'_, WindowDevice>,
-        vma: WindowVma<'a, '_>,
-    ) -> Result<Mapped<'a>>;
+    fn map<'a>(device: ArcBorrow<'_, WindowDevice>, vma: WindowVma<'a, '_>) -> Result<Mapped<'a>>;
 }
 
 /// All pages at once, when `mmap()` is called.
@@ -34,10 +31,7 @@ impl Strategy for Eager {
 pub(crate) struct Lazy;
 
 impl Strategy for Lazy {
-    fn map<'a>(
-        device: ArcBorrow<'_, WindowDevice>,
-        vma: WindowVma<'a, '_>,
-    ) -> Result<Mapped<'a>> {
+    fn map<'a>(device: ArcBorrow<'_, WindowDevice>, vma: WindowVma<'a, '_>) -> Result<Mapped<'a>> {
         Ok(vma.map_on_fault(Arc::from(device)))
     }
 }

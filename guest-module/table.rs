@@ -20,6 +20,15 @@ use kernel::{
 /// Bytes of the register page.
 pub(crate) const REGS_LEN: usize = regs::REGS_LEN_BYTES as usize;
 
+/// Whether `a` and `b` are equal, for constants.
+pub(crate) const fn same_bytes(a: &[u8], b: &[u8]) -> bool {
+    let mut at = 0;
+    while at < a.len() && at < b.len() && a[at] == b[at] {
+        at += 1;
+    }
+    at == a.len() && at == b.len()
+}
+
 /// Entry of the window table.
 pub(crate) struct WindowEntry {
     /// Physical address of the first page.
@@ -77,7 +86,10 @@ impl<'a> Regs<'a> {
 
         let count = self.io.read32(regs::REG_WINDOW_COUNT as usize);
         if !(1..=MAX_WINDOWS).contains(&count) {
-            dev_err!(self.dev, "{count} windows; there must be 1 to {MAX_WINDOWS}\n");
+            dev_err!(
+                self.dev,
+                "{count} windows; there must be 1 to {MAX_WINDOWS}\n"
+            );
             return Err(ENODEV);
         }
         Ok(count)

@@ -80,7 +80,9 @@ impl<'a> Fault<'a> {
         let outcome = unsafe { bindings::vmf_insert_pfn(vma, self.address(), page.first_pfn()) };
 
         if outcome == bindings::vm_fault_reason_VM_FAULT_NOPAGE {
-            Ok(Installed { _fault: PhantomData })
+            Ok(Installed {
+                _fault: PhantomData,
+            })
         } else if outcome & bindings::vm_fault_reason_VM_FAULT_OOM != 0 {
             Err(FaultError::OutOfMemory)
         } else {

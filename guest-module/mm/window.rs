@@ -48,9 +48,7 @@ impl Window {
         if len_bytes == 0 || (start | len_bytes as PhysAddr) & page_mask != 0 {
             return Err(EINVAL);
         }
-        start
-            .checked_add(len_bytes as PhysAddr - 1)
-            .ok_or(EINVAL)?;
+        start.checked_add(len_bytes as PhysAddr - 1).ok_or(EINVAL)?;
 
         // SAFETY: The function only looks the range up in the kernel's resource tree, under its
         // own lock; it has no requirements on the range.
