@@ -11,6 +11,43 @@
 //! input. No value of any entry, register or address can make a walk panic or
 //! loop, and every step taken is kept, in a success as in an error.
 //!
+//! ```
+//! use addr::{Gpa, Gva, Level};
+//! use walk::{PagingRegs, TableRead, Vendor, WalkError, walk_guest};
+//!
+//! /// A root at 0x1000 whose first entry names a table that maps one 1 GiB page.
+//! struct Two;
+//! impl TableRead for Two {
+//!     type Addr = Gpa;
+//!     type Error = core::convert::Infallible;
+//!     fn read_entry(&self, at: Gpa) -> Result<u64, Self::Error> {
+//!         Ok(match at.raw() {
+//!             0x1000 => 0x2007,
+//!             0x2000 => 0x4000_0085,
+//!             _ => 0,
+//!         })
+//!     }
+//! }
+//!
+//! let regs = PagingRegs {
+//!     cr0: 0x8000_0001,
+//!     cr3: 0x1000,
+//!     cr4: 0x20,
+//!     efer: 0xd00,
+//!     pat: 0x0007_0406_0007_0406,
+//!     maxphyaddr: 46,
+//!     gib_pages: true,
+//!     vendor: Vendor::Intel,
+//! };
+//! let page = walk_guest(&Two, &regs, Gva::new(0x1234))?;
+//! assert_eq!((page.address, page.page_size), (Gpa::new(0x4000_1234), Level::Pud));
+//! assert!(page.access.read && !page.access.write);
+//!
+//! let hole = walk_guest(&Two, &regs, Gva::new(0x4000_0000)).unwrap_err();
+//! assert_eq!(hole.to_string(), "level 3 entry 0x1 at gpa 0x2008 is not present (raw 0x0)");
+//! # Ok::<(), WalkError<Gpa, core::convert::Infallible>>(())
+//! ```
+//!
 //! Sources: Intel SDM volume 3A, chapter "Paging" (4-level and 5-level paging),
 //! volume 3C, "The Extended Page Table Mechanism (EPT)"; AMD APM volume 2, "Page
 //! Translation and Protection" (long mode) and "Nested Paging".

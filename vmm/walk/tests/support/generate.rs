@@ -59,9 +59,10 @@ pub fn entries() -> impl Strategy<Value = u64> {
         1 => any::<u64>(),
     ];
     let flags = prop_oneof![Just(0x7_u64), Just(0x67), Just(0xe7), 0..0x200_u64];
-    let made = (table, flags, noise).prop_map(|(table, flags, noise)| (table | flags) ^ noise);
-    let large = (any::<u64>(), 0..0x200_u64)
-        .prop_map(|(high, flags)| (high & 0xf800_3fff_c000_0000) | flags | 0x81);
+    let made =
+        (table, flags, noise.clone()).prop_map(|(table, flags, noise)| (table | flags) ^ noise);
+    let large = (any::<u64>(), 0..0x200_u64, noise)
+        .prop_map(|(high, flags, noise)| ((high & 0xf800_3fff_c000_0000) | flags | 0x81) ^ noise);
     prop_oneof![6 => made, 2 => large, 1 => any::<u64>()]
 }
 
