@@ -16,6 +16,9 @@ mod own;
 mod process;
 mod startup;
 mod sys;
+#[cfg(test)]
+mod test_support;
+mod words;
 
 use std::convert::Infallible;
 use std::error::Error;

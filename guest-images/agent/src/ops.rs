@@ -10,6 +10,7 @@ use crate::memory::{self, Mapping};
 use crate::own::Own;
 use crate::process::{self, Lineage};
 use crate::sys::Errno;
+use crate::words;
 
 /// What the agent knows from one request to the next.
 #[derive(Debug)]
@@ -134,12 +135,12 @@ fn execute(state: &mut State, request: Request) -> Outcome {
             address,
             stride_bytes,
             count,
-        } => memory::load(address, stride_bytes, count),
+        } => words::load(address, stride_bytes, count),
         Request::Store {
             address,
             stride_bytes,
             words,
-        } => memory::store(own, address, stride_bytes, &words),
+        } => words::store(own, address, stride_bytes, &words),
         Request::Fork => process::fork(&mut state.lineage),
         Request::Exit { status } => process::exit(&state.lineage, status),
         Request::ReadFile { path } => files::read_file(path),
