@@ -87,7 +87,10 @@ impl platform::Driver for MapwitnessDriver {
             let entry = Regs::new(&regs, dev).window(index)?;
             let resource = window_resource(pdev, index, &entry)?;
             let window = Window::from_resource(resource, entry.access).inspect_err(|e| {
-                dev_err!(dev, "window {index} cannot be shown to user space: {e:?}\n");
+                dev_err!(
+                    dev,
+                    "window {index} is not made of whole pages outside the RAM map: {e:?}\n"
+                );
             })?;
 
             windows.push(window, GFP_KERNEL)?;
