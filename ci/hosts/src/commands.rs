@@ -9,37 +9,50 @@ use provision::{Consent, Progress};
 
 use crate::{Options, Owner, init, keeper, run};
 
+/// What has to be there before a program is run, and what it is to be told of it.
+pub type Prepare<'a> = &'a dyn Fn(&Progress) -> Result<Vec<(OsString, OsString)>, Box<dyn Error>>;
+
 /// Exit status when a program could not be run.
 const NOT_RUN: i32 = 2;
 
 /// Carries out a hidden command and returns its exit status; `None` when
 /// `arguments` (without the program's name) are none of them.
 ///
+/// `prepare` runs once before a program is run; the variables that it gives go along
+/// with the program.
+///
 /// - `host-run [--for-parent] -- PROGRAM ARGUMENTS...` runs a program on the chosen
 ///   host; with `--for-parent` a software host is kept for the calling process.
 /// - `host-keep RUN_DIR` is a keeper.
 /// - `host-init` is a software host's process 1.
-pub fn hidden_command(arguments: &[OsString]) -> Option<i32> {
+pub fn hidden_command(arguments: &[OsString], prepare: Prepare<'_>) -> Option<i32> {
     let (command, rest) = arguments.split_first()?;
     match (command.to_str()?, rest) {
         ("host-init", []) => Some(init::main()),
         ("host-keep", [run_dir]) => Some(keeper::main(Path::new(run_dir))),
         ("host-run", [parent, dashes, argv @ ..]) if parent == "--for-parent" && dashes == "--" => {
-            Some(host_run(argv, Owner::Parent))
+            Some(host_run(argv, Owner::Parent, prepare))
         }
-        ("host-run", [dashes, argv @ ..]) if dashes == "--" => Some(host_run(argv, Owner::Current)),
+        ("host-run", [dashes, argv @ ..]) if dashes == "--" => {
+            Some(host_run(argv, Owner::Current, prepare))
+        }
         _ => None,
     }
 }
 
-fn host_run(argv: &[OsString], owner: Owner) -> i32 {
-    let options = Options {
-        wish: None,
-        owner,
-        consent: Consent::Ask,
-        writable: Vec::new(),
-    };
-    match run(argv, &options, &Progress::stderr()) {
+fn host_run(argv: &[OsString], owner: Owner, prepare: Prepare<'_>) -> i32 {
+    let progress = Progress::stderr();
+    let ran = prepare(&progress).and_then(|environment| {
+        let options = Options {
+            wish: None,
+            owner,
+            consent: Consent::Ask,
+            writable: Vec::new(),
+            environment,
+        };
+        Ok(run(argv, &options, &progress)?)
+    });
+    match ran {
         Ok(status) => status,
         Err(error) => {
             eprintln!("mapwitness: {error}");

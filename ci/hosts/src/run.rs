@@ -29,6 +29,8 @@ pub struct Options {
     /// Folders that the program may write, besides the working directory, its own
     /// build folder and the cache.
     pub writable: Vec<PathBuf>,
+    /// Variables that the program gets besides this process's own.
+    pub environment: Vec<(OsString, OsString)>,
 }
 
 /// What a software host is made of.
@@ -126,7 +128,15 @@ pub fn run(argv: &[OsString], options: &Options, progress: &Progress) -> Result<
     let choice = choose(options.wish)?;
     if choice.kind == HostKind::Kvm {
         announce(&choice, owner);
-        let source = std::process::Command::new(program).args(arguments).exec();
+        let source = std::process::Command::new(program)
+            .args(arguments)
+            .envs(
+                options
+                    .environment
+                    .iter()
+                    .map(|(name, value)| (name, value)),
+            )
+            .exec();
         return Err(RunError::Start {
             program: program.into(),
             source,
@@ -136,7 +146,7 @@ pub fn run(argv: &[OsString], options: &Options, progress: &Progress) -> Result<
     let host = ensure(&cache, options.consent, progress)?;
     announce(&choice, owner);
     let writable = writable_folders(Path::new(program), &cache, &options.writable)?;
-    let command = command::build(argv, choice.kind, &writable)?;
+    let command = command::build(argv, &options.environment, choice.kind, &writable)?;
     let connection = client::connect(owner, &host)?;
     client::converse(&connection, command, progress)
 }

@@ -51,11 +51,12 @@ pub fn command(program: &Path, listener: RawFd) -> Command {
             .args(["-f", "-o", "source=/,sandbox=chroot,cache=auto,timeout=0"])
             .args(["-o", "log_level=warn"]);
     } else {
-        // This one's names and attributes are up to a second old.
+        // Its `auto` keeps names and attributes for a second and has no option against
+        // that. `never` would forbid shared mappings of files but for `allow-mmap`.
         command
             .arg(format!("--fd={listener}"))
-            .args(["--shared-dir=/", "--sandbox=chroot", "--cache=auto"])
-            .args(["--log-level=warn"]);
+            .args(["--shared-dir=/", "--sandbox=chroot", "--cache=never"])
+            .args(["--allow-mmap", "--log-level=warn"]);
     }
     command
 }

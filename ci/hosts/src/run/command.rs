@@ -32,10 +32,16 @@ const LEFT_BEHIND: [&str; 16] = [
 ];
 
 /// The command for the software host.
-pub fn build(argv: &[OsString], host: HostKind, writable: &[PathBuf]) -> Result<Command, RunError> {
+pub fn build(
+    argv: &[OsString],
+    environment: &[(OsString, OsString)],
+    host: HostKind,
+    writable: &[PathBuf],
+) -> Result<Command, RunError> {
     let cwd = env::current_dir().map_err(doing("find the working directory"))?;
     let inherited = env::vars_os()
         .filter(|(name, _)| goes_along(name))
+        .chain(environment.iter().cloned())
         .map(|(name, value)| (name.into_vec(), value.into_vec()));
     let inside = (
         INSIDE_VARIABLE.as_bytes().to_vec(),

@@ -1,0 +1,128 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use hosts::Wish;
+use witness::Link;
+
+/// Proves, from below the kernel, that a Linux driver's mmap maps exactly what it
+/// should.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "\
+Exit status: 0 everything is as it must be; 1 something is not; 2 it could not be checked.
+
+Environment:
+  MAPWITNESS_HOST    host to run on: kvm, soft-npt or auto (the default)
+  MAPWITNESS_CACHE   cache folder instead of mapwitness in the user's cache folder
+  MAPWITNESS_SOURCE  source tree of mapwitness, when it has moved since the build"
+)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Boot a guest, load the driver and check what its mappings become
+    Check(CheckArgs),
+    /// Tell what this machine can do, and what would make it do more
+    Doctor(DoctorArgs),
+    /// Show, build or remove guest images
+    #[command(subcommand)]
+    Images(ImagesCommand),
+}
+
+/// Options of `check`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CheckArgs {
+    /// Print one JSON document on standard output, and nothing else there
+    #[arg(long)]
+    pub json: bool,
+    /// Host to run on: kvm, soft-npt or auto
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<Wish>,
+    /// End with status 2 unless this link was witnessed for every page: contract,
+    /// guest-walk, memslot, host-frame, second-level or stamp
+    #[arg(long, value_name = "LINK", value_delimiter = ',')]
+    pub require: Vec<Link>,
+    /// Variant of the driver, as listed in guest-module/variants.txt
+    #[arg(long, value_name = "NAME", default_value = "good")]
+    pub driver_variant: String,
+    /// Number of vCPUs, 1 to 8
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub vcpus: u8,
+    /// Show the guest's console on standard error
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// What the image is built from
+    #[command(flatten)]
+    pub image: ImageArgs,
+}
+
+/// What a guest image is built from.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ImageArgs {
+    /// Build this kernel tree instead of the pinned source
+    #[arg(long, value_name = "DIR")]
+    pub kernel_src: Option<PathBuf>,
+    /// Install missing packages without asking
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// Options of `doctor`.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct DoctorArgs {
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to do with guest images.
+#[derive(Debug, Subcommand)]
+pub enum ImagesCommand {
+    /// List what the cache holds
+    List,
+    /// Build a guest image, as far as it is not there yet
+    Build {
+        /// Variant of the driver, as listed in guest-module/variants.txt
+        #[arg(long, value_name = "NAME", default_value = "good")]
+        driver_variant: String,
+        /// What the image is built from
+        #[command(flatten)]
+        image: ImageArgs,
+    },
+    /// Remove what the cache holds
+    Clean {
+        /// Keep what was used within the last DAYS days
+        #[arg(long, value_name = "DAYS")]
+        older_than: Option<u64>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        <Args as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn links_are_named_as_they_are_printed() {
+        let args = ["mapwitness", "check", "--require", "stamp,second-level"];
+        let Command::Check(check) = Args::parse_from(args).command else {
+            panic!("check was asked for");
+        };
+        assert_eq!(check.require, [Link::Stamp, Link::SecondLevel]);
+        let unknown = ["mapwitness", "check", "--require", "luck"];
+        assert!(Args::try_parse_from(unknown).is_err());
+    }
+}

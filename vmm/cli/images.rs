@@ -1,0 +1,123 @@
+//! Guest images: what `mapwitness images` shows and does, and what other commands
+//! hand to the processes that they carry.
+
+use std::error::Error;
+use std::ffi::OsString;
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, Table};
+use guest_images::handover::{self, Images};
+use guest_images::{GuestImage, Request};
+use provision::cache::Keep;
+use provision::{Consent, Progress};
+
+use crate::args::{ImageArgs, ImagesCommand};
+use crate::exit::Exit;
+
+/// Variants of the driver that the tests boot.
+const TESTED_VARIANTS: [&str; 3] = ["good", "off-by-one", "wrong-offset"];
+
+/// Carries out `mapwitness images`.
+pub fn run(command: &ImagesCommand) -> anyhow::Result<Exit> {
+    match command {
+        ImagesCommand::List => list()?,
+        ImagesCommand::Build {
+            driver_variant,
+            image,
+        } => {
+            let built = ensure(driver_variant, image, &Progress::stderr())?;
+            println!("kernel {} {}", built.release, built.vmlinux.display());
+            println!("config {}", built.config.display());
+            println!("initramfs {}", built.initramfs.display());
+        }
+        ImagesCommand::Clean { older_than } => clean(*older_than)?,
+    }
+    Ok(Exit::Pass)
+}
+
+/// The image that the options ask for.
+pub fn ensure(
+    driver_variant: &str,
+    options: &ImageArgs,
+    progress: &Progress,
+) -> Result<GuestImage, guest_images::Error> {
+    let request = Request {
+        kernel_src: options.kernel_src.clone(),
+        driver_variant: driver_variant.to_owned(),
+    };
+    guest_images::ensure(&request, consent(options.yes), progress)
+}
+
+/// Whether packages may be installed without asking.
+pub fn consent(yes: bool) -> Consent {
+    if yes { Consent::Yes } else { Consent::Ask }
+}
+
+/// What a carried process is told of the images.
+pub fn environment(images: &Images) -> Result<Vec<(OsString, OsString)>, handover::NotImages> {
+    let value = handover::export(images)?;
+    Ok(vec![(handover::VARIABLE.into(), value.into())])
+}
+
+/// Images for the integration tests, which boot them without building anything.
+pub fn for_tests(progress: &Progress) -> Result<Vec<(OsString, OsString)>, Box<dyn Error>> {
+    let options = ImageArgs {
+        kernel_src: None,
+        yes: false,
+    };
+    let mut images = Images::new();
+    for variant in TESTED_VARIANTS {
+        images.insert(variant.to_owned(), ensure(variant, &options, progress)?);
+    }
+    Ok(environment(&images)?)
+}
+
+fn list() -> anyhow::Result<()> {
+    let entries = guest_images::list()?;
+    if entries.is_empty() {
+        println!("the cache is empty; `mapwitness images build` fills it");
+        return Ok(());
+    }
+    let mut table = Table::new();
+    table.load_preset(NOTHING);
+    table.set_header(["what", "key", "MiB", "last used"]);
+    for entry in &entries {
+        table.add_row([
+            entry.kind.clone(),
+            entry.key.chars().take(16).collect(),
+            mib(entry.len_bytes),
+            ago(entry.last_used),
+        ]);
+    }
+    if let Some(column) = table.column_mut(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    println!("{table}");
+    let total: u64 = entries.iter().map(|entry| entry.len_bytes).sum();
+    println!("{} MiB in all", mib(total));
+    Ok(())
+}
+
+fn clean(older_than_days: Option<u64>) -> anyhow::Result<()> {
+    let keep = match older_than_days {
+        Some(days) => Keep::UsedWithin(std::time::Duration::from_secs(days * 24 * 60 * 60)),
+        None => Keep::Nothing,
+    };
+    let cleaned = guest_images::clean(keep)?;
+    println!("{cleaned:?}");
+    Ok(())
+}
+
+fn mib(len_bytes: u64) -> String {
+    len_bytes.div_ceil(1 << 20).to_string()
+}
+
+fn ago(time: std::time::SystemTime) -> String {
+    let minutes = time.elapsed().unwrap_or_default().as_secs() / 60;
+    match minutes {
+        0 => "just now".to_owned(),
+        1..120 => format!("{minutes} min ago"),
+        120..2880 => format!("{} h ago", minutes / 60),
+        _ => format!("{} days ago", minutes / (24 * 60)),
+    }
+}

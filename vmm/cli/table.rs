@@ -1,0 +1,148 @@
+//! A report as a person reads it.
+
+use std::fmt::Write;
+
+use comfy_table::presets::UTF8_BORDERS_ONLY;
+use comfy_table::{Attribute, Cell, CellAlignment, Color, Table};
+use harness::report::{MappingReport, RefusalReport};
+use harness::{Report, Verdict};
+use witness::{Link, Mismatch};
+
+/// The whole report, in colours if `colour`.
+pub fn render(report: &Report, colour: bool) -> String {
+    let mut text = String::new();
+    // Writing to a String never fails.
+    let _ = write_report(&mut text, report, colour);
+    text
+}
+
+fn write_report(text: &mut String, report: &Report, colour: bool) -> std::fmt::Result {
+    writeln!(
+        text,
+        "host {} (second level: {}), guest Linux {}, {}-level tables, {} vCPU{}, driver {}",
+        report.host.kind,
+        report.host.second_level,
+        report.guest.kernel,
+        report.guest.paging_levels,
+        report.guest.vcpus,
+        if report.guest.vcpus == 1 { "" } else { "s" },
+        report.driver_variant,
+    )?;
+    writeln!(text, "{}", mappings_table(report, colour))?;
+    for mapping in &report.mappings {
+        if let Some(mismatch) = &mapping.mismatch {
+            write_mismatch(text, mapping, mismatch)?;
+        }
+    }
+    write_refusals(text, &report.refusals)?;
+    for line in &report.kernel_complaints {
+        writeln!(text, "FAIL the guest kernel complains: {line}")?;
+    }
+    for unheard in &report.unwitnessed {
+        writeln!(text, "not witnessed: {}: {}", unheard.link, unheard.reason)?;
+    }
+    let failed = report
+        .mappings
+        .iter()
+        .filter(|one| one.verdict != Verdict::Pass)
+        .count();
+    writeln!(
+        text,
+        "{}: {} mappings, {failed} wrong; {} pages where they must be present, {} where they \
+         must be absent",
+        word(report.verdict),
+        report.mappings.len(),
+        report.pages_checked,
+        report.absences_checked,
+    )
+}
+
+const fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "PASS",
+        Verdict::Fail => "FAIL",
+        Verdict::Error => "NOT CHECKED",
+    }
+}
+
+fn mappings_table(report: &Report, colour: bool) -> Table {
+    let mut table = Table::new();
+    table.load_preset(UTF8_BORDERS_ONLY);
+    if colour {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    let links = Link::ALL.map(|link| link.name().to_owned());
+    let header = ["mapping", "pages"].map(str::to_owned);
+    table.set_header(
+        header
+            .into_iter()
+            .chain(links)
+            .chain(["verdict".to_owned()]),
+    );
+    for mapping in &report.mappings {
+        table.add_row(mapping_row(mapping));
+    }
+    for column in table.column_iter_mut().skip(1).take(1 + Link::ALL.len()) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn mapping_row(mapping: &MappingReport) -> Vec<Cell> {
+    let mut row = vec![Cell::new(&mapping.name), Cell::new(mapping.pages)];
+    row.extend(Link::ALL.map(|link| match mapping.links.get(link) {
+        0 => Cell::new("-").fg(Color::DarkGrey),
+        count if count == mapping.pages => Cell::new(count),
+        count => Cell::new(count).fg(Color::Yellow),
+    }));
+    let verdict = Cell::new(word(mapping.verdict)).add_attribute(Attribute::Bold);
+    row.push(match mapping.verdict {
+        Verdict::Pass => verdict.fg(Color::Green),
+        Verdict::Fail | Verdict::Error => verdict.fg(Color::Red),
+    });
+    row
+}
+
+fn write_mismatch(
+    text: &mut String,
+    mapping: &MappingReport,
+    mismatch: &Mismatch,
+) -> std::fmt::Result {
+    writeln!(
+        text,
+        "FAIL {}, {}: page {} at gva {}: link {} disagrees",
+        mapping.name,
+        mapping.failed_phase.unwrap_or("?"),
+        mismatch.page,
+        mismatch.gva,
+        mismatch.link
+    )?;
+    writeln!(text, "  expected  {}", mismatch.expected)?;
+    writeln!(text, "  found     {}", mismatch.found)?;
+    for line in &mismatch.guest_walk {
+        writeln!(text, "  walk      {line}")?;
+    }
+    for line in &mismatch.host {
+        writeln!(text, "  host      {line}")?;
+    }
+    Ok(())
+}
+
+fn write_refusals(text: &mut String, refusals: &[RefusalReport]) -> std::fmt::Result {
+    let wrong = |one: &&RefusalReport| one.verdict != Verdict::Pass;
+    for refusal in refusals.iter().filter(wrong) {
+        writeln!(
+            text,
+            "FAIL {}: expected {}, found {}",
+            refusal.name, refusal.expected, refusal.found
+        )?;
+    }
+    writeln!(
+        text,
+        "{} of {} hostile requests refused as they must be",
+        refusals.iter().filter(|one| !wrong(one)).count(),
+        refusals.len()
+    )
+}
