@@ -8,7 +8,6 @@ mod port;
 mod process;
 mod server;
 
-use std::env;
 use std::fs;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -57,8 +56,8 @@ fn first_process() -> io::Result<i32> {
     mounts::mount_all()?;
     use_console()?;
     settings();
-    let program = env::current_exe()?;
-    let server = Command::new(program).arg("host-init").spawn()?;
+    // Not by its name, which may lie below the fresh /tmp by now.
+    let server = Command::new("/proc/self/exe").arg("host-init").spawn()?;
     let server = i32::try_from(server.id()).ok();
     loop {
         match wait(WaitOptions::empty()) {

@@ -189,7 +189,7 @@ fn writable_folders(
     let cache_root = cache.root().to_owned();
     fs::create_dir_all(&cache_root)
         .map_err(doing(format!("make the folder {}", cache_root.display())))?;
-    let build = build_folder(&cwd.join(program));
+    let build = program_folder(&cwd.join(program));
     let mut folders = vec![cwd, cache_root];
     folders.extend(build);
     folders.extend(more.iter().cloned());
@@ -205,13 +205,18 @@ fn writable_folders(
     Ok(resolved)
 }
 
-/// The build folder above cargo's `PROFILE/deps/PROGRAM`.
-fn build_folder(program: &Path) -> Option<PathBuf> {
+/// The folder to hand through for the program's own sake: the build folder above
+/// cargo's `PROFILE/deps/PROGRAM`, or whatever folder of /tmp or /run it lies in,
+/// for those are others inside.
+fn program_folder(program: &Path) -> Option<PathBuf> {
     let folder = program.parent()?;
-    if folder.file_name()? != "deps" {
-        return None;
+    if folder.file_name()? == "deps" {
+        return Some(folder.parent()?.parent()?.to_owned());
     }
-    Some(folder.parent()?.parent()?.to_owned())
+    let hidden = ["/tmp", "/run"]
+        .iter()
+        .any(|fresh| folder.starts_with(fresh));
+    hidden.then(|| folder.to_owned())
 }
 
 #[cfg(test)]
@@ -221,9 +226,15 @@ mod tests {
     #[test]
     fn the_build_folder_is_that_of_cargo() {
         let program = Path::new("/src/target/debug/deps/check-0123");
-        assert_eq!(build_folder(program), Some("/src/target".into()));
-        assert_eq!(build_folder(Path::new("/usr/bin/true")), None);
-        assert_eq!(build_folder(Path::new("/")), None);
+        assert_eq!(program_folder(program), Some("/src/target".into()));
+        assert_eq!(program_folder(Path::new("/usr/bin/true")), None);
+        assert_eq!(program_folder(Path::new("/")), None);
+    }
+
+    #[test]
+    fn a_program_that_would_be_hidden_is_handed_through() {
+        let program = Path::new("/tmp/target/release/mapwitness");
+        assert_eq!(program_folder(program), Some("/tmp/target/release".into()));
     }
 
     #[test]

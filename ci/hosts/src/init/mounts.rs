@@ -75,6 +75,11 @@ fn context(place: &str, error: rustix::io::Errno) -> io::Error {
     io::Error::other(format!("cannot mount {place}: {error}"))
 }
 
+/// The outer machine's file of that path, also where a fresh folder hides it.
+pub fn outer(path: &Path) -> PathBuf {
+    Path::new(OUTER).join(path.strip_prefix("/").unwrap_or(path))
+}
+
 /// Folders made writable so far.
 #[derive(Debug, Default)]
 pub struct Writable {
@@ -87,8 +92,7 @@ impl Writable {
         if !is_bindable(folder) || self.folders.iter().any(|known| folder.starts_with(known)) {
             return Ok(());
         }
-        let relative = folder.strip_prefix("/").unwrap_or(folder);
-        let outer = Path::new(OUTER).join(relative);
+        let outer = outer(folder);
         // In the fresh /tmp or /run; elsewhere it is there already.
         fs::create_dir_all(folder)?;
         mount_bind(&outer, folder).map_err(|error| {

@@ -1,15 +1,15 @@
 //! Starts and ends processes as the keeper says.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use super::mounts::Writable;
+use super::mounts::{self, Writable};
 use super::port::{self, Line};
 use super::process::{Process, Window};
 use crate::keeper::PORT_NAME;
@@ -65,7 +65,7 @@ fn lookup(windows: &Windows, session: u64) -> Option<Arc<Window>> {
 /// Loads the modules and sees that this really is a host.
 fn prepare(modules: &[Vec<u8>]) -> io::Result<()> {
     for module in modules {
-        let path = PathBuf::from(OsString::from_vec(module.clone()));
+        let path = mounts::outer(Path::new(OsStr::from_bytes(module)));
         let context =
             |error: io::Error| io::Error::other(format!("cannot load {}: {error}", path.display()));
         let file = File::open(&path).map_err(context)?;
