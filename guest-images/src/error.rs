@@ -99,6 +99,16 @@ pub enum Error {
         /// The packages that bring it.
         packages: String,
     },
+    /// Packages are missing, the Rust compiler among them.
+    #[error(
+        "the tools that build the guest's kernel could not be installed. (Debian's own package \
+         rustup excludes rustc-web and rust-web-src: where it is installed, `rustup component add \
+         rust-src` makes its compiler do.)"
+    )]
+    RustPackages {
+        /// Why not.
+        source: packages::Error,
+    },
     /// No usable libclang.
     #[error("no libclang of LLVM {releases} is found; install Debian's {packages}")]
     NoLibclang {

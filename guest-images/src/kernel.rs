@@ -91,7 +91,7 @@ impl Builder<'_> {
             source::check_tree(tree)?;
             let tree = std::path::absolute(tree).map_err(Error::at("find", tree))?;
             let key = source::add_tree_to_key(Key::new(), &tree)?;
-            return self.get_or_build(key, &fragments, || Ok(Source::Tree(tree)));
+            return self.get_or_build(key, &fragments, &Source::Tree(tree));
         }
         let pinned = &self.versions.kernel;
         let pin = Pin::resolve(pinned, self.cache);
@@ -103,7 +103,7 @@ impl Builder<'_> {
         // Fetching may lead to another version, and so to another key.
         let (pin, deb) = pin.fetch(pinned, self.cache, self.progress)?;
         let key = pin.add_to_key(Key::new());
-        self.get_or_build(key, &fragments, || Ok(Source::Package(deb)))
+        self.get_or_build(key, &fragments, &Source::Package(deb))
     }
 
     fn complete(&self, key: Key, fragments: &Fragments) -> Key {
@@ -117,15 +117,24 @@ impl Builder<'_> {
         &self,
         key: Key,
         fragments: &Fragments,
-        source: impl FnOnce() -> Result<Source, Error>,
+        source: &Source,
     ) -> Result<Kernel, Error> {
         let key = self.complete(key, fragments);
         let hex = key.hex();
+        if let Some(entry) = self.cache.get("kernel", &key) {
+            return Ok(Kernel { entry, hex });
+        }
+        let bindgen = self.toolchain.bindgen(self.cache, self.progress)?;
         let entry = self
             .cache
             .get_or_build("kernel", &key, self.progress, |dir| {
-                let source = source()?;
-                self.build(&source, fragments, dir, &hex)
+                let make = Make {
+                    builder: self,
+                    work: &dir.join("work"),
+                    bindgen: &bindgen,
+                    log: self.cache.folder("logs")?.join(format!("kernel-{hex}.log")),
+                };
+                self.build(source, fragments, &make, dir)
             })?;
         Ok(Kernel { entry, hex })
     }
@@ -134,31 +143,24 @@ impl Builder<'_> {
         &self,
         source: &Source,
         fragments: &Fragments,
+        make: &Make,
         dir: &Path,
-        hex: &str,
     ) -> Result<(), Error> {
-        let work = dir.join("work");
-        fs::create_dir(&work).map_err(Error::at("make folder", &work))?;
-        let bindgen = self.toolchain.bindgen(self.cache, self.progress)?;
-        let make = Make {
-            builder: self,
-            work: &work,
-            bindgen: &bindgen,
-            log: self.cache.folder("logs")?.join(format!("kernel-{hex}.log")),
-        };
+        let work = make.work;
+        fs::create_dir(work).map_err(Error::at("make folder", work))?;
         match source {
-            Source::Package(deb) => source::unpack(deb, &work, self.progress)?,
+            Source::Package(deb) => source::unpack(deb, work, self.progress)?,
             Source::Tree(tree) => {
-                source::copy_tree(tree, &work, self.progress)?;
+                source::copy_tree(tree, work, self.progress)?;
                 // It may have been built in, with another configuration.
-                make.run("clean the copied tree", &["mrproper"])?;
+                make.run("cleaning the copied tree", &["mrproper"])?;
             }
         }
         make.rust_available()?;
         make.configure(fragments, &dir.join("asked.config"))?;
         make.kernel()?;
-        keep(&work, dir)?;
-        fs::remove_dir_all(&work).map_err(Error::at("remove", &work))
+        keep(work, dir)?;
+        fs::remove_dir_all(work).map_err(Error::at("remove", work))
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod agent;
 mod config;
 mod error;
+pub mod handover;
 pub mod initramfs;
 mod kernel;
 mod module;
@@ -21,7 +22,8 @@ pub mod workspace;
 use std::path::{Path, PathBuf};
 
 use provision::cache::{Cleaned, Entry, Keep};
-use provision::{Cache, Consent, Key, Progress, packages};
+use provision::{Cache, Consent, Key, Progress};
+use serde::{Deserialize, Serialize};
 
 pub use error::Error;
 pub use module::build_module;
@@ -52,7 +54,7 @@ impl Default for Request {
 }
 
 /// A bootable guest. All paths lead into the cache.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestImage {
     /// What `uname -r` says in the guest.
     pub release: String,
@@ -79,7 +81,9 @@ pub fn ensure(
 ) -> Result<GuestImage, Error> {
     let root = workspace::root()?;
     let versions = Versions::read(&root)?;
-    packages::require(&toolchain::needs(&versions), consent, progress)?;
+    let driver_dir = root.join("guest-module");
+    module::check_variant(&driver_dir, &request.driver_variant)?;
+    toolchain::require(&versions, consent, progress)?;
     let toolchain = Toolchain::find(&versions)?;
     let cache = Cache::open()?;
     let kernel = kernel::Builder {
@@ -91,7 +95,7 @@ pub fn ensure(
     }
     .ensure(request.kernel_src.as_deref())?;
     let driver = Driver {
-        dir: root.join("guest-module"),
+        dir: driver_dir,
         kernel: &kernel,
         toolchain: &toolchain,
     };
@@ -118,17 +122,19 @@ fn initramfs_with(
     let key = Key::new()
         .text("module", &module_key.hex())
         .text("agent", &agent_key.hex());
-    let entry = cache.get_or_build("initramfs", &key, progress, |dir| {
-        let agent = cache.get_or_build("agent", &agent_key, progress, |dir| {
-            agent::build(root, &dir.join("agent"), progress)?;
-            Ok::<(), Error>(())
-        })?;
-        let mut entries = initramfs::Entry::of_agent(agent.join("agent"));
-        entries.push(initramfs::Entry::file(MODULE_PATH, 0o644, module));
-        initramfs::write(&entries, &dir.join("initramfs.cpio"))?;
-        Ok::<(), Error>(())
+    let file = |entry: PathBuf| entry.join("initramfs.cpio");
+    if let Some(entry) = cache.get("initramfs", &key) {
+        return Ok(file(entry));
+    }
+    let agent = cache.get_or_build("agent", &agent_key, progress, |dir| {
+        Ok::<(), Error>(agent::build(root, &dir.join("agent"), progress)?)
     })?;
-    Ok(entry.join("initramfs.cpio"))
+    let mut entries = initramfs::Entry::of_agent(agent.join("agent"));
+    entries.push(initramfs::Entry::file(MODULE_PATH, 0o644, module));
+    let entry = cache.get_or_build("initramfs", &key, progress, |dir| {
+        Ok::<(), Error>(initramfs::write(&entries, &file(dir.to_owned()))?)
+    })?;
+    Ok(file(entry))
 }
 
 /// Everything that was built and is kept.

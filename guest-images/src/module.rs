@@ -79,14 +79,13 @@ impl Driver<'_> {
     /// The module, built on first use, and the key of what went into it.
     ///
     /// # Errors
-    /// When there is no such variant, or it does not compile.
+    /// When it does not compile.
     pub fn ensure(
         &self,
         variant: &str,
         cache: &Cache,
         progress: &Progress,
     ) -> Result<(PathBuf, Key), Error> {
-        self.check_variant(variant)?;
         let mut key = Key::new()
             .text("kernel", self.kernel.hex())
             .text("variant", variant);
@@ -114,19 +113,24 @@ impl Driver<'_> {
         })?;
         Ok((entry.join(FILE_NAME), key))
     }
+}
 
-    fn check_variant(&self, variant: &str) -> Result<(), Error> {
-        let path = self.dir.join("variants.txt");
-        let text = fs::read_to_string(&path).map_err(Error::at("read", &path))?;
-        let known = variant_names(&text);
-        if known.iter().any(|name| name == variant) {
-            return Ok(());
-        }
-        Err(Error::UnknownVariant {
-            variant: variant.to_owned(),
-            known: known.join(", "),
-        })
+/// Checks that the driver in `dir` has this variant, which is cheap, before
+/// anything is built for it.
+///
+/// # Errors
+/// Lists the variants that there are.
+pub fn check_variant(dir: &Path, variant: &str) -> Result<(), Error> {
+    let path = dir.join("variants.txt");
+    let text = fs::read_to_string(&path).map_err(Error::at("read", &path))?;
+    let known = variant_names(&text);
+    if known.iter().any(|name| name == variant) {
+        return Ok(());
     }
+    Err(Error::UnknownVariant {
+        variant: variant.to_owned(),
+        known: known.join(", "),
+    })
 }
 
 /// One name a line, then its description; `#` begins a comment.

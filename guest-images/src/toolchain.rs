@@ -7,9 +7,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use provision::{Cache, Key, Need, Progress};
+use provision::{Cache, Consent, Key, Need, Progress, packages};
 
-use crate::versions::{Versions, need_one_of};
+use crate::versions::{Tool, Versions, need_one_of};
 use crate::{Error, run};
 
 /// Where a sysroot keeps the library's sources.
@@ -31,20 +31,24 @@ pub struct Toolchain {
     gcc_version: String,
 }
 
-/// What the kernel's build needs on the machine.
-pub fn needs(versions: &Versions) -> Vec<Need> {
-    let mut needs: Vec<Need> = versions.tools.iter().map(|tool| tool.need()).collect();
-    if find_rust(versions).is_err() {
-        needs.extend(need_one_of(&versions.rust.packages));
-    }
+/// Installs what the kernel's build needs and the machine has not.
+///
+/// # Errors
+/// When something may not or cannot be installed.
+pub fn require(versions: &Versions, consent: Consent, progress: &Progress) -> Result<(), Error> {
+    let mut needs: Vec<Need> = versions.tools.iter().map(Tool::need).collect();
     if find_libclang(&versions.libclang.releases).is_none() {
         needs.extend(need_one_of(&versions.libclang.packages));
     }
-    needs
+    if find_rust(versions).is_ok() {
+        return Ok(packages::require(&needs, consent, progress)?);
+    }
+    needs.extend(need_one_of(&versions.rust.packages));
+    packages::require(&needs, consent, progress).map_err(|source| Error::RustPackages { source })
 }
 
 impl Toolchain {
-    /// Finds what [`needs`] asks for.
+    /// Finds what [`require`] has made sure of.
     ///
     /// # Errors
     /// Names what is not there, and the package that would bring it.
@@ -122,7 +126,7 @@ fn install_bindgen(
     progress: &Progress,
 ) -> Result<(), Error> {
     // About as many crates as it is made of; cargo prints one line for each.
-    let step = progress.step(format!("bindgen {version} (cargo install)"), Some(70));
+    let step = progress.step(format!("bindgen {version} (cargo install)"), Some(44));
     let target = dir.join("target");
     // The cargo that runs this program, if one does, knows its toolchain.
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
