@@ -46,12 +46,12 @@ impl Guest {
     /// [`HarnessError`] when the guest ends, or its agent cannot be understood.
     pub fn request(&mut self, request: &Request) -> Result<Reply, HarnessError> {
         self.vm_mut().write(MESSAGE_AREA, &wire::encode(request)?)?;
-        self.next_reply()
+        self.vm_mut().run_to_doorbell()?;
+        self.read_reply()
     }
 
-    /// Runs the guest to its next message.
-    pub(crate) fn next_reply(&mut self) -> Result<Reply, HarnessError> {
-        self.vm_mut().run_to_doorbell()?;
+    /// The message that stands in the area.
+    pub(crate) fn read_reply(&self) -> Result<Reply, HarnessError> {
         let mut head = [0; Header::LEN_BYTES];
         self.vm().read(MESSAGE_AREA, &mut head)?;
         let header = Header::parse(head)?;

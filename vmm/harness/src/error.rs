@@ -1,6 +1,7 @@
 //! Why something could not be checked. A finding is never an error, and an error
 //! is never a finding.
 
+use guest_images::initramfs;
 use monitor::{DEVICE_REGISTERS, VmError};
 use wire::{FrameError, Reply};
 use witness::guest_walk::TablesError;
@@ -14,6 +15,9 @@ pub enum HarnessError {
     /// The VM could not be built, or came to its end.
     #[error("the guest")]
     Vm(#[from] VmError),
+    /// The initramfs is damaged.
+    #[error("the initramfs; `mapwitness images build` makes a new one")]
+    Initramfs(#[from] initramfs::Error),
     /// The agent's message cannot be read.
     #[error("the guest's agent")]
     Message(#[from] FrameError),

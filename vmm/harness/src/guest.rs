@@ -1,16 +1,17 @@
 //! A booted guest with its agent at the doorbell.
 
+use guest_images::initramfs;
 use monitor::{Vm, VmConfig, Window};
 use wire::Reply;
 use witness::Plan;
 use witness::host_frame::{FrameError, Pagemap};
 use witness::stamp::Stamps;
 
+use guest_images::MODULE_PATH;
+
 use crate::agent::Refusal;
 use crate::error::HarnessError;
 
-/// Where the initramfs has the driver under test.
-pub const MODULE_PATH: &str = "/lib/modules/mapwitness.ko";
 /// Name of that module in the kernel.
 pub const MODULE_NAME: &str = "mapwitness";
 
@@ -35,11 +36,23 @@ impl Guest {
     /// # Errors
     /// [`HarnessError`] when the guest does not get there.
     pub fn boot(config: &VmConfig) -> Result<Self, HarnessError> {
-        let vm = build_scrambled(config)?;
+        // The kernel would only say, much later, that it finds no init.
+        initramfs::check(&config.initramfs)?;
+        let mut vm = build_scrambled(config)?;
         let stamps = Stamps::new(config.scramble_seed);
         for (index, window) in vm.windows().iter().enumerate() {
             stamps.fill(index, window);
         }
+        vm.run_to_doorbell()?;
+        Self::greeted(vm, stamps)
+    }
+
+    /// Takes over a VM whose agent has just rung for the first time.
+    ///
+    /// # Errors
+    /// [`HarnessError`] when what it says is no greeting of an agent that this
+    /// version understands.
+    pub fn greeted(vm: Vm, stamps: Stamps) -> Result<Self, HarnessError> {
         let mut guest = Self {
             plan: Plan::of(&vm),
             vm,
@@ -47,7 +60,7 @@ impl Guest {
             kernel_release: String::new(),
             mappings: 0,
         };
-        match guest.next_reply()? {
+        match guest.read_reply()? {
             Reply::Ready { kernel_release, .. } => guest.kernel_release = kernel_release,
             other => return Err(HarnessError::NotReady(Box::new(other))),
         }

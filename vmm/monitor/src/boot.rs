@@ -107,7 +107,6 @@ fn command_line(config: &VmConfig) -> String {
         format!("loglevel={}", config.log_level),
         "panic=-1".to_owned(),
         "oops=panic".to_owned(),
-        "mitigations=off".to_owned(),
         "no_timer_check".to_owned(),
         "pci=off".to_owned(),
         "8250.nr_uarts=1".to_owned(),

@@ -1,0 +1,163 @@
+//! The command as a person or a CI machine uses it: what it prints and how it ends.
+
+mod common;
+
+use std::process::{Command, Output};
+
+use common::image;
+use guest_images::handover::{self, Images};
+use serde_json::Value;
+
+/// Runs the command on the host that this test was carried to.
+fn mapwitness(variant: &str, arguments: &[&str]) -> Output {
+    let images = Images::from([(variant.to_owned(), image(variant))]);
+    Command::new(env!("CARGO_BIN_EXE_mapwitness"))
+        .args(arguments)
+        .env(
+            handover::VARIABLE,
+            handover::export(&images).expect("plain paths"),
+        )
+        .output()
+        .expect("it runs")
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!(
+            "standard output is no single document: {error}\n{}\n{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
+    })
+}
+
+#[test]
+fn the_good_driver_passes_with_every_page_of_every_window() {
+    let output = mapwitness("good", &["check", "--json"]);
+    let report = json(&output);
+    assert_eq!(output.status.code(), Some(0), "{report:#}");
+    assert_eq!(report["verdict"], "pass");
+    // 1, 13, 1024 and 5 pages, by both strategies.
+    let pages = 2 * (1 + 13 + 1024 + 5);
+    assert_eq!(report["pages_checked"], pages);
+    for link in ["contract", "guest_walk", "memslot", "host_frame", "stamp"] {
+        assert_eq!(report["links"][link], pages, "{link}");
+    }
+    assert_eq!(
+        report["links"]["second_level"], 0,
+        "not witnessed, never counted"
+    );
+    assert_eq!(report["unwitnessed"][0]["link"], "second_level");
+    let mappings = report["mappings"].as_array().expect("mappings");
+    for strategy in ["eager", "lazy"] {
+        for window in ["page", "odd", "large", "readonly"] {
+            let name = format!("{strategy}/{window}");
+            let one = mappings
+                .iter()
+                .find(|one| one["name"] == name.as_str())
+                .unwrap_or_else(|| panic!("{name} is missing"));
+            assert_eq!(one["strategy"], strategy);
+            assert_eq!(one["verdict"], "pass");
+            assert_eq!(one["mismatch"], Value::Null);
+        }
+    }
+    assert!(
+        report["guest"]["kernel"]
+            .as_str()
+            .is_some_and(|it| it.starts_with("7."))
+    );
+    assert!(["kvm", "soft-npt"].contains(&report["host"]["kind"].as_str().expect("a kind")));
+}
+
+#[test]
+fn a_driver_that_is_off_by_one_fails_and_the_page_is_named() {
+    let output = mapwitness(
+        "off-by-one",
+        &["check", "--json", "--driver-variant", "off-by-one"],
+    );
+    let report = json(&output);
+    assert_eq!(output.status.code(), Some(1), "{report:#}");
+    assert_eq!(report["verdict"], "fail");
+    for mapping in report["mappings"].as_array().expect("mappings") {
+        if mapping["pages"] == 1 {
+            assert_eq!(mapping["verdict"], "pass", "{mapping:#}");
+            continue;
+        }
+        let mismatch = &mapping["mismatch"];
+        assert_eq!(mapping["verdict"], "fail", "{mapping:#}");
+        assert_eq!(mismatch["link"], "guest_walk");
+        assert_eq!(mismatch["page"], 1);
+        let found = mismatch["found"].as_str().expect("text");
+        assert!(found.contains("[0]"), "{found}");
+    }
+}
+
+#[test]
+fn a_person_reads_the_wrong_page_with_every_step_of_the_walk() {
+    let output = mapwitness("off-by-one", &["check", "--driver-variant", "off-by-one"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for words in [
+        "FAIL eager/odd",
+        "page 1 at gva",
+        "expected  gpa",
+        "found     gpa",
+        "walk      level 4",
+    ] {
+        assert!(text.contains(words), "`{words}` is missing in:\n{text}");
+    }
+}
+
+#[test]
+fn a_link_that_is_required_and_not_witnessed_is_no_pass() {
+    let output = mapwitness("good", &["check", "--json", "--require", "second-level"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(json(&output)["verdict"], "error");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("link second-level is required"), "{said}");
+}
+
+#[test]
+fn links_that_are_witnessed_can_be_required() {
+    let links = "contract,guest-walk,memslot,host-frame,stamp";
+    let output = mapwitness("good", &["check", "--require", links]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("PASS: 8 mappings, 0 wrong"), "{text}");
+    assert!(text.contains("not witnessed: second-level"), "{text}");
+}
+
+#[test]
+fn what_could_not_be_checked_ends_with_2_and_a_document() {
+    let output = mapwitness("good", &["check", "--json", "--driver-variant", "no-such"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(json(&output)["verdict"], "error");
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_2() {
+    for arguments in [
+        &["check", "--require", "luck"][..],
+        &["frobnicate"],
+        &["check", "--vcpus", "0"],
+    ] {
+        let output = mapwitness("good", arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn the_doctor_names_the_host() {
+    let output = mapwitness("good", &["doctor", "--json"]);
+    let findings = json(&output)["findings"].clone();
+    let subjects: Vec<&str> = findings
+        .as_array()
+        .expect("findings")
+        .iter()
+        .filter_map(|finding| finding["subject"].as_str())
+        .collect();
+    for subject in ["KVM", "second level", "host frames", "host of a check"] {
+        assert!(subjects.contains(&subject), "{subjects:?}");
+    }
+}

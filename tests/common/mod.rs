@@ -1,0 +1,144 @@
+//! The one fixture of the tests that boot VMs.
+#![allow(dead_code, reason = "each test program uses its own part")]
+
+use std::time::Duration;
+
+use guest_images::{GuestImage, Request, handover};
+use harness::{Guest, Mapping, MappingSpec, Outcome, Refusal, Strategy};
+use monitor::VmConfig;
+use provision::{Consent, Progress};
+use wire::{Fd, OpenMode, Prot};
+
+/// The image with this variant of the driver. Those that the cargo runner has
+/// prepared are taken; without the runner they are built.
+pub fn image(variant: &str) -> GuestImage {
+    let prepared = handover::import().expect("a set of images");
+    if let Some(image) = prepared.and_then(|mut images| images.remove(variant)) {
+        return image;
+    }
+    let request = Request {
+        driver_variant: variant.to_owned(),
+        ..Request::default()
+    };
+    guest_images::ensure(&request, Consent::Ask, &Progress::stderr()).expect("a guest image")
+}
+
+/// The standard VM for that image.
+pub fn config(variant: &str) -> VmConfig {
+    let image = image(variant);
+    VmConfig::new(image.vmlinux, image.initramfs)
+}
+
+/// A VM for tests of how guests end, which declares a guest hung early.
+pub fn impatient_config() -> VmConfig {
+    VmConfig {
+        hang_after: Duration::from_secs(20),
+        ..config("good")
+    }
+}
+
+/// A guest at its agent's doorbell.
+pub fn boot(config: &VmConfig) -> Guest {
+    Guest::boot(config).unwrap_or_else(|error| panic!("{}", chain(&error)))
+}
+
+/// A guest with the good driver loaded.
+pub fn guest() -> Guest {
+    guest_with("good")
+}
+
+/// A guest with this variant of the driver loaded.
+pub fn guest_with(variant: &str) -> Guest {
+    let mut guest = boot(&config(variant));
+    guest
+        .load_driver()
+        .unwrap_or_else(|error| panic!("{}", chain(&error)));
+    guest
+}
+
+/// An error and its causes.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+/// Index of the window with this name.
+pub fn window(guest: &Guest, name: &str) -> usize {
+    guest
+        .plan()
+        .windows
+        .iter()
+        .position(|window| window.name == name)
+        .expect("a standard window")
+}
+
+/// Opens the file that offers a window.
+pub fn open(guest: &mut Guest, strategy: Strategy, window: usize, mode: OpenMode) -> Fd {
+    guest
+        .open(&strategy.device_path(window), mode)
+        .expect("an answer")
+        .expect("the driver's file")
+}
+
+/// What mmap is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    pub strategy: Strategy,
+    pub window: &'static str,
+    pub first_page: u64,
+    pub npages: u64,
+    pub prot: Prot,
+}
+
+impl Ask {
+    /// As mmap is asked for it in this guest.
+    pub fn spec(&self, guest: &Guest) -> MappingSpec {
+        MappingSpec {
+            strategy: self.strategy,
+            window: window(guest, self.window),
+            first_page: self.first_page,
+            npages: self.npages,
+            prot: self.prot,
+        }
+    }
+}
+
+/// Maps through a file of its own, which is closed again: the mapping stays.
+pub fn map(guest: &mut Guest, ask: Ask) -> Outcome<Mapping> {
+    let spec = ask.spec(guest);
+    let mode = if ask.prot.write {
+        OpenMode::ReadWrite
+    } else {
+        OpenMode::ReadOnly
+    };
+    let fd = open(guest, ask.strategy, spec.window, mode);
+    let mapping = guest.map(fd, &spec).expect("an answer");
+    guest.close(fd).expect("an answer").expect("closed");
+    mapping
+}
+
+/// As [`map`], for a mapping that the driver must grant.
+pub fn mapped(guest: &mut Guest, ask: Ask) -> Mapping {
+    map(guest, ask).unwrap_or_else(|refusal| panic!("{ask:?} is refused: {refusal}"))
+}
+
+/// The errno of a refusal.
+pub fn errno<T: std::fmt::Debug>(outcome: Outcome<T>) -> i32 {
+    match outcome {
+        Err(Refusal::Errno(errno)) => errno,
+        other => panic!("expected an errno, got {other:?}"),
+    }
+}
+
+/// The signal number of a refusal.
+pub fn signal<T: std::fmt::Debug>(outcome: Outcome<T>) -> i32 {
+    match outcome {
+        Err(Refusal::Signal(signal)) => signal.number,
+        other => panic!("expected a signal, got {other:?}"),
+    }
+}
