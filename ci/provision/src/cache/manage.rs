@@ -125,12 +125,15 @@ impl Cleaned {
 
 /// Removes what dead builders left in `kind_dir`, as far as it can: programs
 /// that they started may outlive them, and write until their files are gone.
-pub fn remove_abandoned(kind_dir: &Path) -> Result<(), Error> {
+/// The caller holds the lock of the entry `own`.
+pub fn remove_abandoned(kind_dir: &Path, own: &str) -> Result<(), Error> {
     for path in sub_dirs(kind_dir)? {
         if !is_part(&path) {
             continue;
         }
-        if let Some(_lock) = EntryLock::try_acquire(&lock_path_of(&path))? {
+        if hex_of(&path) == own {
+            let _ = remove_dir(&path);
+        } else if let Some(_lock) = EntryLock::try_acquire(&lock_path_of(&path))? {
             let _ = remove_dir(&path);
         }
     }
@@ -144,9 +147,12 @@ pub fn part_path(kind_dir: &Path, hex: &str) -> PathBuf {
 
 /// The lock of the entry that `path` is, or is to become.
 pub fn lock_path_of(path: &Path) -> PathBuf {
+    path.with_file_name(format!("{}.lock", hex_of(path)))
+}
+
+fn hex_of(path: &Path) -> String {
     let name = name_of(path);
-    let hex = name.split('.').next().unwrap_or_default();
-    path.with_file_name(format!("{hex}.lock"))
+    name.split('.').next().unwrap_or_default().to_owned()
 }
 
 fn is_part(path: &Path) -> bool {

@@ -170,7 +170,6 @@ impl Cache {
         let kind_dir = self.root.join(kind);
         make_dirs(&kind_dir)?;
         let lock_path = manage::lock_path_of(&self.entry_path(kind, key));
-        manage::remove_abandoned(&kind_dir)?;
         let waiting = || {
             progress.say(format!(
                 "{kind}: another process builds it; waiting for that"
@@ -180,6 +179,7 @@ impl Cache {
         if let Some(entry) = self.get(kind, key) {
             return Ok(entry);
         }
+        manage::remove_abandoned(&kind_dir, &key.hex())?;
         let part = manage::part_path(&kind_dir, &key.hex());
         remove_dir(&part)?;
         make_dirs(&part)?;
