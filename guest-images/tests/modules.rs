@@ -32,7 +32,13 @@ MODULE_LICENSE("GPL");
 const IN_RUST: &str = r#"
 //! A module that does nothing.
 use kernel::prelude::*;
-module! { type: Probe, name: "probe", authors: ["nobody"], description: "nothing", license: "GPL" }
+module! {
+    type: Probe,
+    name: "probe",
+    authors: ["nobody"],
+    description: "nothing",
+    license: "GPL",
+}
 struct Probe;
 impl kernel::Module for Probe {
     fn init(_module: &'static ThisModule) -> Result<Self> {
