@@ -176,12 +176,16 @@ pub fn unpack(deb: &Path, into: &Path, progress: &Progress) -> Result<(), Error>
             .stdout(Stdio::piped()),
     )?;
     let mut picked = pick.stdout.take().ok_or_else(|| failed("no pipe"))?;
+    // On a full disk tar has a word about every single file.
+    let words = into.with_extension("log");
+    let complaints = fs::File::create(&words).map_err(Error::at("write", &words))?;
     let mut spread = start(
         Command::new("tar")
             .args(["--extract", "--xz", "--strip-components=1", "--directory"])
             .arg(into)
             .env("XZ_DEFAULTS", "--threads=0")
-            .stdin(Stdio::piped()),
+            .stdin(Stdio::piped())
+            .stderr(Stdio::from(complaints)),
     )?;
     let mut sink = spread.stdin.take().ok_or_else(|| failed("no pipe"))?;
     let copied = copy(&mut picked, &mut sink, |len_bytes| step.inc(len_bytes));
@@ -191,10 +195,13 @@ pub fn unpack(deb: &Path, into: &Path, progress: &Progress) -> Result<(), Error>
             .wait()
             .map_err(Error::at("wait for the unpacking of", deb))?;
         if !status.success() {
-            return Err(failed(&format!("{name} ended with {status}")));
+            let first = run::whole(&words).lines().next().map(str::to_owned);
+            let first = first.unwrap_or_default();
+            return Err(failed(&format!("{name} ended with {status}. {first}")));
         }
     }
     copied.map_err(Error::at("unpack", deb))?;
+    fs::remove_file(&words).map_err(Error::at("remove", &words))?;
     step.done("unpacked");
     Ok(())
 }

@@ -8,6 +8,7 @@ use walkdir::WalkDir;
 
 use super::lock::EntryLock;
 use super::{Cache, Error, INPUTS, at, remove_dir};
+use crate::progress::Progress;
 
 /// One finished artefact in the cache.
 #[derive(Clone, Debug)]
@@ -126,16 +127,24 @@ impl Cleaned {
 /// Removes what dead builders left in `kind_dir`, as far as it can: programs
 /// that they started may outlive them, and write until their files are gone.
 /// The caller holds the lock of the entry `own`.
-pub fn remove_abandoned(kind_dir: &Path, own: &str) -> Result<(), Error> {
+pub fn remove_abandoned(kind_dir: &Path, own: &str, progress: &Progress) -> Result<(), Error> {
     for path in sub_dirs(kind_dir)? {
         if !is_part(&path) {
             continue;
         }
-        if hex_of(&path) == own {
-            let _ = remove_dir(&path);
-        } else if let Some(_lock) = EntryLock::try_acquire(&lock_path_of(&path))? {
-            let _ = remove_dir(&path);
+        // Our own lock is held by the caller, and says that the builder is gone.
+        let ours = hex_of(&path) == own;
+        let lock = match ours {
+            true => None,
+            false => EntryLock::try_acquire(&lock_path_of(&path))?,
+        };
+        if !ours && lock.is_none() {
+            continue;
         }
+        let step = progress.step("remove what an interrupted build left", None);
+        let _ = remove_dir(&path);
+        drop(lock);
+        step.done(name_of(&path));
     }
     Ok(())
 }

@@ -179,7 +179,7 @@ impl Cache {
         if let Some(entry) = self.get(kind, key) {
             return Ok(entry);
         }
-        manage::remove_abandoned(&kind_dir, &key.hex())?;
+        manage::remove_abandoned(&kind_dir, &key.hex(), progress)?;
         let part = manage::part_path(&kind_dir, &key.hex());
         remove_dir(&part)?;
         make_dirs(&part)?;

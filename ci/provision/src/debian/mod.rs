@@ -151,6 +151,8 @@ impl Archive {
         let ran = self.run_watching(&mut fetch, || step.set_position(len_bytes_in(&scratch)))?;
         let file = files_in(&scratch).into_iter().next();
         let Some(file) = file.filter(|_| ran.status.success()) else {
+            // Half a file is of no use, and the disk may be full of it.
+            let _ = remove_dir(&scratch);
             return Err(Error::Download {
                 package: name.clone(),
                 version: version.clone(),
