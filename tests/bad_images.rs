@@ -95,7 +95,10 @@ fn a_truncated_initramfs() {
         initramfs: initramfs.clone(),
         ..impatient_config()
     };
-    assert_says(&failure(&config), &["initramfs.cpio", "truncated"]);
+    assert_says(
+        &failure(&config),
+        &["initramfs.cpio", "cut off", "images build"],
+    );
 }
 
 #[test]

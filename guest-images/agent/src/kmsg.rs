@@ -6,6 +6,9 @@
 use std::ffi::CStr;
 use std::panic;
 
+use wire::{MAX_IO_LEN_BYTES, Value};
+
+use crate::ops::Outcome;
 use crate::sys::Errno;
 
 const KMSG: &CStr = c"/dev/kmsg";
@@ -74,6 +77,19 @@ pub fn write_record(text: &[u8]) -> Result<(), Errno> {
     // SAFETY: `fd` was opened above and nobody else knows it.
     unsafe { libc::close(fd) };
     result
+}
+
+/// What the kernel's log holds; the last of it where it holds more than fits a reply.
+pub fn read_all() -> Outcome {
+    /// `SYSLOG_ACTION_READ_ALL` of syslog(2).
+    const READ_ALL: i32 = 3;
+    let mut bytes = vec![0_u8; MAX_IO_LEN_BYTES];
+    let most = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
+    // SAFETY: `bytes` is live and `most` bytes long or longer.
+    let len = unsafe { libc::klogctl(READ_ALL, bytes.as_mut_ptr().cast(), most) };
+    let len = usize::try_from(len).map_err(|_| Errno::last())?;
+    bytes.truncate(len);
+    Ok(Value::Bytes(bytes))
 }
 
 /// Largest character boundary of `text` at or below `limit`.

@@ -149,6 +149,7 @@ fn execute(state: &mut State, request: Request) -> Outcome {
             kmsg::log(&text)?;
             Ok(Value::Unit)
         }
+        Request::KernelLog => kmsg::read_all(),
         Request::Crash(how) => process::crash(&state.lineage, how),
     }
 }

@@ -323,4 +323,16 @@ impl Guest {
             npages,
         })
     }
+
+    /// The guest kernel's log, all that it still holds.
+    ///
+    /// # Errors
+    /// As [`Guest::request`].
+    pub fn kernel_log(&mut self) -> Result<Outcome<String>, HarnessError> {
+        let log = self.outcome(&Request::KernelLog, |value| match value {
+            Value::Bytes(bytes) => Ok(bytes),
+            other => Err(other),
+        })?;
+        Ok(log.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
 }

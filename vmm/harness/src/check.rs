@@ -47,7 +47,7 @@ pub fn check(guest: &mut Guest, options: CheckOptions) -> Result<Report, Harness
     }
     let refusals = check_refusals(guest)?;
     unload(guest)?;
-    let kernel_complaints = guest.kernel_complaints();
+    let kernel_complaints = guest.kernel_complaints()?;
     let cr4 = guest.vm().paging_state()?.cr4;
 
     let all_pass = mappings.iter().all(|one| one.verdict == Verdict::Pass)

@@ -49,10 +49,7 @@ pub enum HarnessError {
         refusal: Refusal,
     },
     /// The driver's module cannot be loaded.
-    #[error(
-        "the guest kernel refuses {module}: {refusal}; {hint}{}",
-        lines(console)
-    )]
+    #[error("the guest kernel refuses {module}: {refusal}; {hint}{}", lines(log))]
     Module {
         /// Path in the guest.
         module: String,
@@ -61,19 +58,19 @@ pub enum HarnessError {
         /// What usually is behind it.
         hint: &'static str,
         /// What the kernel said about it.
-        console: Vec<String>,
+        log: Vec<String>,
     },
     /// The driver loaded but offers no device file.
     #[error(
         "the driver loaded, but {path} does not exist: its probe failed or did not run for the \
          device at {DEVICE_REGISTERS}{}",
-        lines(console)
+        lines(log)
     )]
     NotProbed {
         /// The missing file.
         path: String,
         /// What the kernel said last.
-        console: Vec<String>,
+        log: Vec<String>,
     },
     /// The guest's tables cannot be walked.
     #[error("the guest's page tables")]
@@ -92,9 +89,8 @@ pub enum HarnessError {
     HostFrames(#[from] PagemapError),
 }
 
-fn lines(console: &[String]) -> String {
-    console
-        .iter()
+fn lines(log: &[String]) -> String {
+    log.iter()
         .map(|line| format!("\n    {line}"))
         .collect::<String>()
 }

@@ -17,8 +17,8 @@ pub const MODULE_NAME: &str = "mapwitness";
 
 /// How often windows are built anew to get host pages that are apart.
 const SCRAMBLE_ATTEMPTS: u64 = 16;
-/// Lines of the console that an error about a module carries.
-const CONSOLE_LINES: usize = 12;
+/// Lines of the kernel's log that an error about a module carries.
+const LOG_LINES: usize = 12;
 
 /// A guest that stands still between any two calls.
 pub struct Guest {
@@ -77,7 +77,7 @@ impl Guest {
                 module: MODULE_PATH.to_owned(),
                 refusal,
                 hint: module_hint(refusal),
-                console: self.vm.console().tail(CONSOLE_LINES),
+                log: self.last_words()?,
             });
         }
         let path = crate::Strategy::Eager.device_path(0);
@@ -91,7 +91,7 @@ impl Guest {
             }
             Err(_) => Err(HarnessError::NotProbed {
                 path,
-                console: self.vm.console().tail(CONSOLE_LINES),
+                log: self.last_words()?,
             }),
         }
     }
@@ -129,7 +129,10 @@ impl Guest {
 
     /// Lines by which the guest kernel complains about itself: warnings, bugs,
     /// oopses and the like.
-    pub fn kernel_complaints(&self) -> Vec<String> {
+    ///
+    /// # Errors
+    /// As [`Guest::request`], and when the guest does not give its kernel's log.
+    pub fn kernel_complaints(&mut self) -> Result<Vec<String>, HarnessError> {
         const SIGNS: [&str; 9] = [
             "WARNING:",
             "BUG:",
@@ -141,13 +144,28 @@ impl Guest {
             "Bad page",
             "refcount_t:",
         ];
-        self.vm
-            .console()
-            .text()
+        let log = self
+            .kernel_log()?
+            .map_err(|refusal| HarnessError::Refused {
+                operation: "reading the guest kernel's log".into(),
+                refusal,
+            })?;
+        Ok(log
             .lines()
             .filter(|line| SIGNS.iter().any(|sign| line.contains(sign)))
             .map(str::to_owned)
-            .collect()
+            .collect())
+    }
+
+    /// The last lines of the kernel's log, for an error.
+    fn last_words(&mut self) -> Result<Vec<String>, HarnessError> {
+        let log = self.kernel_log()?.unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let first = lines.len().saturating_sub(LOG_LINES);
+        Ok(lines[first..]
+            .iter()
+            .map(|line| (*line).to_owned())
+            .collect())
     }
 }
 

@@ -21,7 +21,9 @@ pub struct Judged {
     pub present: u64,
     /// Pages that were to be absent, and are.
     pub absent: u64,
-    /// The first page that is not what it must be.
+    /// The first page at the first link that disagrees. A page further back in the
+    /// chain goes first: two pages that lead to one place spoil each other's stamps,
+    /// and only the walk tells which of them is wrong.
     pub mismatch: Option<Mismatch>,
     /// Links that could not be heard, with the reason.
     pub unwitnessed: BTreeMap<Link, String>,
@@ -203,8 +205,43 @@ impl Judged {
             }
             (PageVerdict::Pass(_), Expected::Absent) => self.absent += 1,
             (PageVerdict::Fail(mismatch), _) => {
-                self.mismatch.get_or_insert(*mismatch);
+                let earlier = |known: &Mismatch| known.link <= mismatch.link;
+                if !self.mismatch.as_ref().is_some_and(earlier) {
+                    self.mismatch = Some(*mismatch);
+                }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mismatch(link: Link, page: u64) -> PageVerdict {
+        PageVerdict::Fail(Box::new(Mismatch {
+            link,
+            page,
+            gva: String::new(),
+            expected: String::new(),
+            found: String::new(),
+            guest_walk: Vec::new(),
+            host: Vec::new(),
+        }))
+    }
+
+    #[test]
+    fn the_page_that_fails_earliest_in_the_chain_is_named() {
+        let mut judged = Judged::default();
+        for (link, page) in [
+            (Link::Stamp, 0),
+            (Link::GuestWalk, 1),
+            (Link::GuestWalk, 2),
+            (Link::Memslot, 3),
+        ] {
+            judged.add(&Expected::Absent, mismatch(link, page));
+        }
+        let named = judged.mismatch.expect("a mismatch");
+        assert_eq!((named.link, named.page), (Link::GuestWalk, 1));
     }
 }

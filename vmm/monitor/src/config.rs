@@ -30,8 +30,6 @@ pub struct VmConfig {
     pub ram_len_bytes: u64,
     /// Number of vCPUs, 1 to 8.
     pub vcpus: u8,
-    /// Whether the guest may use 5-level paging, where KVM offers it.
-    pub five_level_paging: bool,
     /// Windows of the device, in the order of its window table.
     pub windows: Vec<WindowConfig>,
     /// Seed for the order of the host pages behind the windows.
@@ -55,7 +53,6 @@ impl VmConfig {
             initramfs,
             ram_len_bytes: 128 << 20,
             vcpus: 1,
-            five_level_paging: true,
             windows: standard_windows(),
             scramble_seed: 1,
             log_level: 5,

@@ -20,7 +20,8 @@ const LEAF7_ECX_XSAVE: u32 =
     1 << 1 | 1 << 3 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 14;
 /// AVX-512, AMX and IBT (leaf 7, edx).
 const LEAF7_EDX_XSAVE: u32 = 1 << 2 | 1 << 3 | 1 << 8 | 1 << 20 | 0xf << 22;
-/// 57-bit addresses (leaf 7, ecx).
+/// 57-bit addresses (leaf 7, ecx). A kernel that is entered without paging, as PVH
+/// does, never turns them on: only its decompressor would.
 const LEAF7_ECX_LA57: u32 = 1 << 16;
 /// LWP, XOP and FMA4 (leaf 0x8000_0001, ecx).
 const AMD_ECX_XSAVE: u32 = 1 << 11 | 1 << 15 | 1 << 16;
@@ -30,7 +31,6 @@ const AMD_ECX_XSAVE: u32 = 1 << 11 | 1 << 15 | 1 << 16;
 pub(crate) struct Topology {
     pub(crate) apic_id: u8,
     pub(crate) vcpus: u8,
-    pub(crate) five_level_paging: bool,
 }
 
 /// KVM's supported set, once a VM.
@@ -65,11 +65,8 @@ fn adapt(entry: &mut kvm_cpuid_entry2, topology: Topology) {
         }
         (0x7, 0) => {
             entry.ebx &= !LEAF7_EBX_XSAVE;
-            entry.ecx &= !LEAF7_ECX_XSAVE;
+            entry.ecx &= !(LEAF7_ECX_XSAVE | LEAF7_ECX_LA57);
             entry.edx &= !LEAF7_EDX_XSAVE;
-            if !topology.five_level_paging {
-                entry.ecx &= !LEAF7_ECX_LA57;
-            }
         }
         // AVX again, in all its later forms.
         (0x7, _) => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
@@ -161,7 +158,6 @@ mod tests {
     const SECOND_OF_THREE: Topology = Topology {
         apic_id: 1,
         vcpus: 3,
-        five_level_paging: false,
     };
 
     #[test]
@@ -173,6 +169,7 @@ mod tests {
         let seven = subleaf(&cpuid, 7, 0).expect("leaf 7");
         assert_eq!(seven.ebx & (1 << 5 | 1 << 16 | 1 << 31), 0);
         assert_ne!(seven.ebx & (1 << 29), 0, "SHA needs no XSAVE");
+        assert_eq!(seven.ecx & LEAF7_ECX_LA57, 0);
     }
 
     #[test]
@@ -185,21 +182,6 @@ mod tests {
             (cores.eax, cores.ebx, cores.ecx, cores.edx),
             (2, 3, 0x201, 1)
         );
-    }
-
-    #[test]
-    fn five_level_paging_can_be_withheld() {
-        let with = |five_level_paging| {
-            let topology = Topology {
-                five_level_paging,
-                ..SECOND_OF_THREE
-            };
-            subleaf(&for_vcpu(&everything(), topology), 7, 0)
-                .expect("leaf 7")
-                .ecx
-        };
-        assert_eq!(with(false) & LEAF7_ECX_LA57, 0);
-        assert_ne!(with(true) & LEAF7_ECX_LA57, 0);
     }
 
     #[test]

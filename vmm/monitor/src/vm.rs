@@ -111,7 +111,6 @@ impl Vm {
             let topology = Topology {
                 apic_id: index,
                 vcpus: config.vcpus,
-                five_level_paging: config.five_level_paging,
             };
             let cpuid = cpuid::for_vcpu(&supported, topology);
             vcpu::configure(&fd, &cpuid, (index == 0).then_some(entry))?;

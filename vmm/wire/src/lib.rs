@@ -230,6 +230,9 @@ pub enum Request {
         /// The line.
         text: String,
     },
+    /// The kernel's log, as dmesg(1) shows it: what was printed last, whatever reached
+    /// the console. Answer: [`Value::Bytes`], at most [`MAX_IO_LEN_BYTES`].
+    KernelLog,
     /// Does to the kernel what its name says; never answered. For tests of the
     /// VMM's error paths.
     Crash(Crash),
