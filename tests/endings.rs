@@ -83,23 +83,38 @@ fn a_kernel_that_faults_before_it_has_handlers_is_a_triple_fault() {
     assert!(matches!(ended.cause, End::TripleFault { .. }), "{ended}");
 }
 
-/// Overwrites the first bytes of every loadable segment with `ud2`.
+/// Fills every loadable segment with `ud2`, but for the note that says where a guest
+/// is entered.
 fn break_entry(image: &mut [u8]) {
-    let word = |image: &[u8], at: usize, len: usize| {
+    const LOAD: usize = 1;
+    const NOTE: usize = 4;
+    let notes: Vec<_> = segments(image, NOTE)
+        .into_iter()
+        .map(|range| (range.clone(), image[range].to_vec()))
+        .collect();
+    for range in segments(image, LOAD) {
+        for code in image[range].chunks_exact_mut(2) {
+            code.copy_from_slice(&[0x0f, 0x0b]);
+        }
+    }
+    for (range, note) in notes {
+        image[range].copy_from_slice(&note);
+    }
+}
+
+/// Bytes of the file that the program headers of one type cover.
+fn segments(image: &[u8], wanted: usize) -> Vec<std::ops::Range<usize>> {
+    let field = |at: usize, len: usize| {
         let mut bytes = [0; 8];
         bytes[..len].copy_from_slice(&image[at..at + len]);
         usize::try_from(u64::from_le_bytes(bytes)).expect("64 bits")
     };
-    let (table, size) = (word(image, 0x20, 8), word(image, 0x36, 2));
-    for header in 0..word(image, 0x38, 2) {
-        let at = table + header * size;
-        if word(image, at, 4) == 1 {
-            let (offset, len) = (word(image, at + 8, 8), word(image, at + 0x20, 8));
-            for code in image[offset..offset + len].chunks_exact_mut(2) {
-                code.copy_from_slice(&[0x0f, 0x0b]);
-            }
-        }
-    }
+    let (table, entry_len, count) = (field(0x20, 8), field(0x36, 2), field(0x38, 2));
+    (0..count)
+        .map(|index| table + index * entry_len)
+        .filter(|at| field(*at, 4) == wanted)
+        .map(|at| field(at + 8, 8)..field(at + 8, 8) + field(at + 0x20, 8))
+        .collect()
 }
 
 #[test]

@@ -1,9 +1,14 @@
 //! Holds the evidence for a page against its contract. Pure.
 
-use addr::Gpa;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+use addr::{Gpa, Pfn};
 use monitor::SlotUse;
 use serde::Serialize;
-use walk::{Steps, Translation};
+use walk::{MemoryType, Translation};
 
 use crate::contract::{Access, DevicePage, Expected, Plan};
 use crate::evidence::PageEvidence;
@@ -26,7 +31,7 @@ pub struct Mismatch {
     pub found: String,
     /// Each step of the walk of the guest's tables, from the root down.
     pub guest_walk: Vec<String>,
-    /// The page in the host: memslot and frames, as far as the links held.
+    /// The page in the host: memslot and frames, as far as they are known.
     pub host: Vec<String>,
 }
 
@@ -39,8 +44,8 @@ pub enum PageVerdict {
     Fail(Box<Mismatch>),
 }
 
-/// Why a link that could have spoken was not heard; empty when none was.
-pub type Unwitnessed = Option<(Link, String)>;
+/// Links that could have spoken and were not heard, each with the reason.
+pub type Unwitnessed = Vec<(Link, String)>;
 
 /// Judges one page, numbered `page` in its mapping. Second-level evidence does
 /// not exist yet, so that link is never among those that pass.
@@ -57,13 +62,13 @@ pub fn judge_page(
         page,
         evidence,
     };
-    match expected {
-        Expected::Absent => (judge.absent(), None),
+    match *expected {
+        Expected::Absent => (judge.absent(), Unwitnessed::new()),
         Expected::Present {
             page,
             access,
             memory_type,
-        } => judge.present(*page, *access, *memory_type),
+        } => judge.present(page, access, memory_type),
     }
 }
 
@@ -74,11 +79,42 @@ struct Judge<'a> {
     evidence: &'a PageEvidence,
 }
 
+/// A contract for a page that the device has.
+struct Wanted {
+    page: DevicePage,
+    gpa: Gpa,
+    access: Access,
+    memory_type: MemoryType,
+}
+
+/// Whether a link was heard and agrees.
+type Held = Result<(), Unmet>;
+
+/// Why a link does not count as agreed.
+enum Unmet {
+    /// It says something else.
+    Disagrees(Disagreement),
+    /// It could not be heard, for this reason.
+    Unheard(String),
+    /// Nobody asked it: this look at the page does without.
+    NotAsked,
+}
+
 /// What a link wanted and what it found.
-type Disagreement = (Link, String, String);
+struct Disagreement {
+    expected: String,
+    found: String,
+}
+
+fn disagrees<T>(expected: impl Into<String>, found: impl Into<String>) -> Result<T, Unmet> {
+    Err(Unmet::Disagrees(Disagreement {
+        expected: expected.into(),
+        found: found.into(),
+    }))
+}
 
 impl Judge<'_> {
-    fn fail(&self, (link, expected, found): Disagreement) -> PageVerdict {
+    fn fail(&self, link: Link, Disagreement { expected, found }: Disagreement) -> PageVerdict {
         PageVerdict::Fail(Box::new(Mismatch {
             link,
             page: self.page,
@@ -91,16 +127,31 @@ impl Judge<'_> {
     }
 
     fn absent(&self) -> PageVerdict {
+        let unmet = |link, expected: &str, found| {
+            let expected = expected.into();
+            self.fail(link, Disagreement { expected, found })
+        };
         match &self.evidence.walked {
-            Err(error) if error.is_not_present() => {
-                PageVerdict::Pass(vec![Link::Contract, Link::GuestWalk])
+            Err(error) if error.is_not_present() => {}
+            Err(error) => return unmet(Link::GuestWalk, "nothing mapped", error.to_string()),
+            Ok(found) => return unmet(Link::GuestWalk, "nothing mapped", self.describe(found)),
+        }
+        // An access that gets through where the tables have nothing used a
+        // translation that should have been flushed. One that is refused is not
+        // counted: what the guest got need not have come from this page.
+        match &self.evidence.seen {
+            Some(Seen { loaded: Ok(got), .. }) => {
+                let found = self.describe_stamp(got.identity);
+                unmet(Link::Stamp, "a load is refused", found)
             }
-            Err(error) => self.fail((Link::GuestWalk, "nothing mapped".into(), error.to_string())),
-            Ok(found) => self.fail((
-                Link::GuestWalk,
-                "nothing mapped".into(),
-                self.describe(found),
-            )),
+            Some(Seen {
+                stored: Some(Ok(arrived)),
+                ..
+            }) => {
+                let found = self.describe_arrival(arrived);
+                unmet(Link::Stamp, "a store is refused", found)
+            }
+            _ => PageVerdict::Pass(vec![Link::Contract, Link::GuestWalk]),
         }
     }
 
@@ -108,208 +159,163 @@ impl Judge<'_> {
         &self,
         page: DevicePage,
         access: Access,
-        memory_type: walk::MemoryType,
+        memory_type: MemoryType,
     ) -> (PageVerdict, Unwitnessed) {
+        let mut unwitnessed = Unwitnessed::new();
         let Some(gpa) = self.plan.gpa(page) else {
-            let name = self.plan.name(page);
-            let unmet = (Link::Contract, name, "the device has no such page".into());
-            return (self.fail(unmet), None);
+            let unmet = Disagreement {
+                expected: self.plan.name(page),
+                found: "the device has no such page".into(),
+            };
+            return (self.fail(Link::Contract, unmet), unwitnessed);
         };
+        let wanted = Wanted {
+            page,
+            gpa,
+            access,
+            memory_type,
+        };
+        let chain: [(Link, fn(&Self, &Wanted) -> Held); 4] = [
+            (Link::GuestWalk, Self::guest_walk),
+            (Link::Memslot, Self::memslot),
+            (Link::HostFrame, Self::host_frame),
+            (Link::Stamp, Self::stamp),
+        ];
         let mut links = vec![Link::Contract];
-        if let Err(unmet) = self.guest_walk(gpa, access, memory_type) {
-            return (self.fail(unmet), None);
-        }
-        links.push(Link::GuestWalk);
-        if let Err(unmet) = self.memslot(page) {
-            return (self.fail(unmet), None);
-        }
-        links.push(Link::Memslot);
-        let mut unwitnessed = None;
-        match self.host_frame(page) {
-            Ok(()) => links.push(Link::HostFrame),
-            Err(FrameVerdict::Disagrees(unmet)) => return (self.fail(unmet), None),
-            Err(FrameVerdict::Unknown(why)) => unwitnessed = Some((Link::HostFrame, why)),
-        }
-        if let Some(seen) = &self.evidence.seen {
-            if let Err(unmet) = self.stamp(page, seen) {
-                return (self.fail(unmet), unwitnessed);
+        for (link, hold) in chain {
+            match hold(self, &wanted) {
+                Ok(()) => links.push(link),
+                Err(Unmet::Disagrees(unmet)) => return (self.fail(link, unmet), unwitnessed),
+                Err(Unmet::Unheard(why)) => unwitnessed.push((link, why)),
+                Err(Unmet::NotAsked) => {}
             }
-            links.push(Link::Stamp);
         }
         (PageVerdict::Pass(links), unwitnessed)
     }
 
-    fn guest_walk(
-        &self,
-        gpa: Gpa,
-        access: Access,
-        memory_type: walk::MemoryType,
-    ) -> Result<(), Disagreement> {
-        let wanted = format!(
-            "gpa {}, user {access}, {memory_type}",
-            self.plan.describe(gpa)
-        );
-        let unmet = |found| Err((Link::GuestWalk, wanted.clone(), found));
+    fn guest_walk(&self, wanted: &Wanted) -> Held {
         let found = match &self.evidence.walked {
-            Ok(found) => found,
-            Err(error) => return unmet(error.to_string()),
+            Ok(found) if leads_there(found, wanted) => return Ok(()),
+            Ok(found) => self.describe(found),
+            Err(error) => error.to_string(),
         };
-        let rights = Access {
-            read: found.access.read,
-            write: found.access.write,
-            exec: found.access.exec,
-        };
-        let right = found.address == gpa
-            && found.access.user
-            && rights == access
-            && found.memory_type == memory_type;
-        if right {
-            Ok(())
-        } else {
-            unmet(self.describe(found))
-        }
+        disagrees(self.describe_wanted(wanted), found)
     }
 
-    fn memslot(&self, page: DevicePage) -> Result<(), Disagreement> {
-        let wanted = || format!("the memslot of {}", self.plan.name(page));
-        match self.evidence.slot {
-            Some(hit) if hit.used_for == SlotUse::Window(page.window) && hit.page == page.page => {
-                Ok(())
+    fn memslot(&self, wanted: &Wanted) -> Held {
+        let DevicePage { window, page } = wanted.page;
+        // What the contract lets the guest store must find a slot that takes it; a
+        // window that is to be read-only must be so below the guest's tables too.
+        let read_only = !wanted.access.write && self.plan.windows[..]
+            .get(window)
+            .is_some_and(|window| window.read_only);
+        let found = match self.evidence.slot {
+            Some(hit)
+                if hit.used_for == SlotUse::Window(window)
+                    && hit.page == page
+                    && hit.read_only == read_only =>
+            {
+                return Ok(());
             }
-            Some(hit) => Err((
-                Link::Memslot,
-                wanted(),
-                format!(
-                    "page {} of memslot {} ({:?})",
-                    hit.page, hit.slot, hit.used_for
-                ),
-            )),
-            None => Err((Link::Memslot, wanted(), "no memslot".into())),
-        }
-    }
-
-    fn host_frame(&self, page: DevicePage) -> Result<(), FrameVerdict> {
-        let frame = |found: &Option<Result<addr::Pfn, FrameError>>| match found {
-            Some(Ok(pfn)) => Ok(*pfn),
-            Some(Err(error)) => Err(FrameVerdict::of(error)),
-            None => Err(FrameVerdict::Unknown("no host address to look at".into())),
+            Some(hit) => words::slot(&hit),
+            None => "no memslot".into(),
         };
-        let device = frame(&self.evidence.device_frame)?;
-        let slot = frame(&self.evidence.slot_frame)?;
-        if slot == device {
-            return Ok(());
-        }
-        Err(FrameVerdict::Disagrees((
-            Link::HostFrame,
-            format!("pfn {device}, the frame of {}", self.plan.name(page)),
-            format!("pfn {slot}"),
-        )))
+        let mode = words::slot_mode(read_only);
+        let name = self.plan.name(wanted.page);
+        disagrees(format!("the memslot of {name}, {mode}"), found)
     }
 
-    fn stamp(&self, page: DevicePage, seen: &Seen) -> Result<(), Disagreement> {
-        let name = self.plan.name(page);
-        let loaded = seen
-            .loaded
-            .as_ref()
-            .map_err(|got| (Link::Stamp, format!("a load from {name}"), got.clone()))?;
+    fn host_frame(&self, wanted: &Wanted) -> Held {
+        let PageEvidence {
+            device_frame,
+            slot_frame,
+            ..
+        } = self.evidence;
+        match [known(device_frame), known(slot_frame)] {
+            // A frame that is gone is a finding, whatever is known of the other.
+            [Err(gone @ Unmet::Disagrees(_)), _] | [_, Err(gone @ Unmet::Disagrees(_))] => {
+                Err(gone)
+            }
+            [Err(unheard), _] | [_, Err(unheard)] => Err(unheard),
+            [Ok(device), Ok(slot)] if device == slot => Ok(()),
+            [Ok(device), Ok(slot)] => disagrees(
+                format!("pfn {device}, the frame of {}", self.plan.name(wanted.page)),
+                format!("pfn {slot}"),
+            ),
+        }
+    }
+
+    fn stamp(&self, wanted: &Wanted) -> Held {
+        let Some(seen) = &self.evidence.seen else {
+            return Err(Unmet::NotAsked);
+        };
+        self.loaded(wanted, seen)?;
+        self.stored(wanted, seen)
+    }
+
+    fn loaded(&self, wanted: &Wanted, seen: &Seen) -> Held {
+        let name = self.plan.name(wanted.page);
+        let loaded = match &seen.loaded {
+            Ok(loaded) => loaded,
+            Err(got) => return disagrees(format!("a load from {name}"), got),
+        };
         for (offset, found) in [(IDENTITY, loaded.identity), (LAST, loaded.last)] {
-            let wanted = self.stamps.word(page, offset);
-            if found != wanted {
-                return Err((
-                    Link::Stamp,
-                    format!("{wanted:#018x} at byte {offset:#x}, the stamp of {name}"),
+            let word = self.stamps.word(wanted.page, offset);
+            if found != word {
+                return disagrees(
+                    format!("{word:#018x} at byte {offset:#x}, the stamp of {name}"),
                     self.describe_stamp(found),
-                ));
+                );
             }
         }
-        let wanted = format!("the guest's store arrives in {name}");
-        match &seen.stored {
-            Some(Ok(arrived)) if *arrived != [page] => {
-                Err((Link::Stamp, wanted, self.describe_arrival(arrived)))
-            }
-            Some(Err(got)) => Err((Link::Stamp, wanted, got.clone())),
-            Some(Ok(_)) | None => Ok(()),
-        }
+        Ok(())
     }
 
-    fn describe(&self, found: &Translation<Gpa>) -> String {
-        let rights = Access {
-            read: found.access.read,
-            write: found.access.write,
-            exec: found.access.exec,
-        };
-        let mode = if found.access.user { "user" } else { "kernel" };
-        format!(
-            "gpa {}, {mode} {rights}, {}",
-            self.plan.describe(found.address),
-            found.memory_type
-        )
-    }
-
-    fn describe_stamp(&self, found: u64) -> String {
-        match self.stamps.page_of(found) {
-            Some(page) => format!("{found:#018x}, the stamp of {}", self.plan.name(page)),
-            None => format!("{found:#018x}"),
-        }
-    }
-
-    fn describe_arrival(&self, arrived: &[DevicePage]) -> String {
-        if arrived.is_empty() {
-            return "it arrives nowhere in the device".into();
-        }
-        let names: Vec<String> = arrived.iter().map(|page| self.plan.name(*page)).collect();
-        format!("it arrives in {}", names.join(", "))
-    }
-
-    fn walk_lines(&self) -> Vec<String> {
-        let (steps, end) = match &self.evidence.walked {
-            Ok(found) => (Some(&found.steps), self.describe(found)),
-            Err(error) => (error.steps(), error.to_string()),
-        };
-        steps
-            .into_iter()
-            .flat_map(Steps::iter)
-            .map(|step| step.to_string())
-            .chain([format!("-> {end}")])
-            .collect()
-    }
-
-    fn host_lines(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        if let Some(hit) = self.evidence.slot {
-            lines.push(format!(
-                "memslot {} ({:?}), page {}: hva {}",
-                hit.slot, hit.used_for, hit.page, hit.hva
-            ));
-        }
-        if let Some(Ok(pfn)) = &self.evidence.slot_frame {
-            lines.push(format!("host frame behind it: pfn {pfn}"));
-        }
-        if let Some(Ok(pfn)) = &self.evidence.device_frame {
-            lines.push(format!("host frame of the expected page: pfn {pfn}"));
-        }
-        lines
-    }
-}
-
-/// Why the host-frame link does not pass.
-enum FrameVerdict {
-    Disagrees(Disagreement),
-    Unknown(String),
-}
-
-impl FrameVerdict {
-    /// A frame that is gone is a finding; one that cannot be read is not.
-    fn of(error: &FrameError) -> Self {
-        match error {
-            FrameError::NotPresent { .. } => Self::Disagrees((
-                Link::HostFrame,
-                "a page locked in the host's memory".into(),
-                error.to_string(),
+    fn stored(&self, wanted: &Wanted, seen: &Seen) -> Held {
+        let name = self.plan.name(wanted.page);
+        match (wanted.access.write, &seen.stored) {
+            (true, Some(Ok(arrived))) if *arrived == [wanted.page] => Ok(()),
+            (true, Some(Ok(arrived))) => disagrees(
+                format!("the guest's store arrives in {name}"),
+                self.describe_arrival(arrived),
+            ),
+            (true, Some(Err(got))) => disagrees(format!("the guest's store arrives in {name}"), got),
+            (true, None) => Err(Unmet::Unheard(
+                "the guest stored nothing to a page that it may store to".into(),
             )),
-            FrameError::Open(_) | FrameError::Read { .. } | FrameError::Hidden => {
-                Self::Unknown(error.to_string())
-            }
+            (false, Some(Ok(arrived))) => disagrees(
+                format!("a store to {name} is refused"),
+                self.describe_arrival(arrived),
+            ),
+            (false, Some(Err(_)) | None) => Ok(()),
         }
+    }
+}
+
+/// Whether the walk ends where and as it must. The accessed and dirty bits are the
+/// processor's to set at any time, and the leaf's size is the kernel's choice, so
+/// neither counts.
+fn leads_there(found: &Translation<Gpa>, wanted: &Wanted) -> bool {
+    found.address == wanted.gpa
+        && found.access.user
+        && words::rights(found) == wanted.access
+        && found.memory_type == wanted.memory_type
+        // A global translation outlives the switch to another process's tables.
+        && !found.global
+        // Under any other key the rights are not those of the tables: PKRU takes
+        // them away, as Linux sets it up.
+        && found.pkey.unwrap_or(0) == 0
+}
+
+fn known(frame: &Option<Result<Pfn, FrameError>>) -> Result<Pfn, Unmet> {
+    match frame {
+        Some(Ok(pfn)) => Ok(*pfn),
+        Some(Err(error @ FrameError::NotPresent { .. })) => {
+            disagrees("a page locked in the host's memory", error.to_string())
+        }
+        Some(Err(error @ (FrameError::Open(_) | FrameError::Read { .. } | FrameError::Hidden))) => {
+            Err(Unmet::Unheard(error.to_string()))
+        }
+        None => Err(Unmet::Unheard("no host address to look at".into())),
     }
 }
