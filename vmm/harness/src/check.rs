@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use addr::PAGE_SIZE;
-use wire::{Fd, OpenMode, Prot, Sharing};
+use wire::{Fd, OpenMode};
 use witness::{Link, Links, Mismatch};
 
 use crate::agent::{Outcome, Refusal};
@@ -12,9 +12,9 @@ use crate::error::HarnessError;
 use crate::guest::{Guest, MODULE_NAME};
 use crate::mapping::{Mapping, MappingSpec, Presence, Strategy};
 use crate::observe::Judged;
+use crate::refusals::check_refusals;
 use crate::report::{
-    GuestReport, HostReport, MappingReport, PhaseReport, RefusalReport, Report, Unwitnessed,
-    Verdict,
+    GuestReport, HostReport, MappingReport, PhaseReport, Report, Unwitnessed, Verdict,
 };
 
 /// CR4.LA57: 5-level paging (SDM volume 3A, 2.5).
@@ -48,7 +48,7 @@ pub fn check(guest: &mut Guest, options: CheckOptions) -> Result<Report, Harness
     let refusals = check_refusals(guest)?;
     unload(guest)?;
     let kernel_complaints = guest.kernel_complaints()?;
-    let cr4 = guest.vm().paging_state()?.cr4;
+    let cr4 = guest.vm().paging_regs()?.cr4;
 
     let all_pass = mappings.iter().all(|one| one.verdict == Verdict::Pass)
         && refusals.iter().all(|one| one.verdict == Verdict::Pass)
@@ -221,12 +221,16 @@ fn walk_through(
     Ok(course.look("in use", in_use))
 }
 
-fn whole(guest: &Guest, strategy: Strategy, window: usize) -> Result<MappingSpec, HarnessError> {
+pub(crate) fn whole(
+    guest: &Guest,
+    strategy: Strategy,
+    window: usize,
+) -> Result<MappingSpec, HarnessError> {
     MappingSpec::whole(guest.plan(), strategy, window)
         .ok_or_else(|| HarnessError::Vm(monitor::VmError::Config(format!("no window {window}"))))
 }
 
-fn open(guest: &mut Guest, spec: &MappingSpec) -> Result<Fd, HarnessError> {
+pub(crate) fn open(guest: &mut Guest, spec: &MappingSpec) -> Result<Fd, HarnessError> {
     let path = spec.strategy.device_path(spec.window);
     let mode = if spec.prot.write {
         OpenMode::ReadWrite
@@ -237,7 +241,10 @@ fn open(guest: &mut Guest, spec: &MappingSpec) -> Result<Fd, HarnessError> {
     needed(|| format!("open {path}"), answer)
 }
 
-fn needed<T>(operation: impl FnOnce() -> String, answer: Outcome<T>) -> Result<T, HarnessError> {
+pub(crate) fn needed<T>(
+    operation: impl FnOnce() -> String,
+    answer: Outcome<T>,
+) -> Result<T, HarnessError> {
     answer.map_err(|refusal| HarnessError::Refused {
         operation: operation(),
         refusal,
@@ -247,105 +254,4 @@ fn needed<T>(operation: impl FnOnce() -> String, answer: Outcome<T>) -> Result<T
 fn unload(guest: &mut Guest) -> Result<(), HarnessError> {
     let answer = guest.unload_module(MODULE_NAME)?;
     needed(|| format!("unloading {MODULE_NAME}"), answer)
-}
-
-/// Something that the driver must refuse.
-struct Hostile {
-    name: &'static str,
-    offset_pages: u64,
-    /// Pages beyond the window's own number.
-    extra_pages: u64,
-    prot: Prot,
-    sharing: Sharing,
-    errno: i32,
-}
-
-const HOSTILE: [Hostile; 4] = [
-    Hostile {
-        name: "one page too long",
-        offset_pages: 0,
-        extra_pages: 1,
-        prot: Prot::READ,
-        sharing: Sharing::Shared,
-        errno: libc::EINVAL,
-    },
-    Hostile {
-        name: "whole length from page 1",
-        offset_pages: 1,
-        extra_pages: 0,
-        prot: Prot::READ,
-        sharing: Sharing::Shared,
-        errno: libc::EINVAL,
-    },
-    Hostile {
-        name: "MAP_PRIVATE",
-        offset_pages: 0,
-        extra_pages: 0,
-        prot: Prot::READ,
-        sharing: Sharing::Private,
-        errno: libc::EINVAL,
-    },
-    Hostile {
-        name: "PROT_EXEC",
-        offset_pages: 0,
-        extra_pages: 0,
-        prot: Prot {
-            exec: true,
-            ..Prot::READ
-        },
-        sharing: Sharing::Shared,
-        errno: libc::EACCES,
-    },
-];
-
-fn check_refusals(guest: &mut Guest) -> Result<Vec<RefusalReport>, HarnessError> {
-    let mut reports = Vec::new();
-    for strategy in Strategy::ALL {
-        for window in 0..guest.plan().windows.len() {
-            for hostile in &HOSTILE {
-                reports.push(check_refusal(guest, strategy, window, hostile)?);
-            }
-        }
-    }
-    Ok(reports)
-}
-
-fn check_refusal(
-    guest: &mut Guest,
-    strategy: Strategy,
-    window: usize,
-    hostile: &Hostile,
-) -> Result<RefusalReport, HarnessError> {
-    let spec = whole(guest, strategy, window)?;
-    let fd = open(guest, &spec)?;
-    let answer = guest.mmap(
-        fd,
-        hostile.offset_pages * PAGE_SIZE,
-        spec.len_bytes() + hostile.extra_pages * PAGE_SIZE,
-        hostile.prot,
-        hostile.sharing,
-    )?;
-    needed(|| "close".into(), guest.close(fd)?)?;
-    let found = match answer {
-        Ok(gva) => {
-            needed(|| "munmap".into(), guest.munmap(gva, spec.len_bytes())?)?;
-            format!("mapped at {gva}")
-        }
-        Err(refusal) => refusal.to_string(),
-    };
-    let expected = Refusal::Errno(hostile.errno).to_string();
-    Ok(RefusalReport {
-        name: format!(
-            "{strategy}/{}: {}",
-            guest.plan().windows[window].name,
-            hostile.name
-        ),
-        verdict: if found == expected {
-            Verdict::Pass
-        } else {
-            Verdict::Fail
-        },
-        expected,
-        found,
-    })
 }

@@ -8,6 +8,7 @@ pub mod error;
 pub mod guest;
 pub mod mapping;
 pub mod observe;
+mod refusals;
 pub mod report;
 
 pub use agent::{Outcome, Refusal};

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use addr::PAGE_SIZE;
 
+use crate::error::VmError;
+use crate::layout;
+
 /// One window of the synthetic device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WindowConfig {
@@ -60,6 +63,27 @@ impl VmConfig {
             hang_after: Duration::from_secs(60),
             echo_console: false,
         }
+    }
+
+    /// Whether such a VM can be.
+    pub(crate) fn check(&self) -> Result<(), VmError> {
+        let wrong = |what: String| Err(VmError::Config(what));
+        if !(1..=8).contains(&self.vcpus) {
+            return wrong(format!("{} vCPUs; 1 to 8 can be had", self.vcpus));
+        }
+        let ram = self.ram_len_bytes;
+        let fits = (layout::MIN_RAM_LEN_BYTES..=layout::MAX_RAM_LEN_BYTES).contains(&ram);
+        if !fits || !ram.is_multiple_of(2 << 20) {
+            return wrong(format!(
+                "{ram} bytes of RAM; it takes a multiple of 2 MiB from {} to {}",
+                layout::MIN_RAM_LEN_BYTES,
+                layout::MAX_RAM_LEN_BYTES
+            ));
+        }
+        if self.windows.len() > wire::regs::MAX_WINDOWS as usize {
+            return wrong(format!("{} windows", self.windows.len()));
+        }
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::Kvm;
+use walk::Vendor;
 
 use crate::error::VmError;
 
@@ -113,12 +114,13 @@ pub(crate) fn gib_pages(cpuid: &CpuId) -> bool {
     leaf(cpuid, 0x8000_0001).is_some_and(|entry| entry.edx & 1 << 26 != 0)
 }
 
-/// Whether the vendor is AMD or Hygon (leaf 0, ebx edx ecx spell its name).
-pub(crate) fn is_amd(cpuid: &CpuId) -> bool {
-    leaf(cpuid, 0).is_some_and(|entry| {
+/// Whose processor it is (leaf 0; ebx, edx and ecx spell the name).
+pub(crate) fn vendor(cpuid: &CpuId) -> Vendor {
+    let amd = leaf(cpuid, 0).is_some_and(|entry| {
         let name = [entry.ebx, entry.edx, entry.ecx].map(u32::to_le_bytes);
         matches!(name.as_flattened(), b"AuthenticAMD" | b"HygonGenuine")
-    })
+    });
+    if amd { Vendor::Amd } else { Vendor::Intel }
 }
 
 #[cfg(test)]
@@ -196,9 +198,9 @@ mod tests {
                 ecx: word(8),
                 ..Default::default()
             };
-            is_amd(&CpuId::from_entries(&[entry]).expect("one entry"))
+            vendor(&CpuId::from_entries(&[entry]).expect("one entry"))
         };
-        assert!(named(b"AuthenticAMD"));
-        assert!(!named(b"GenuineIntel"));
+        assert_eq!(named(b"AuthenticAMD"), Vendor::Amd);
+        assert_eq!(named(b"GenuineIntel"), Vendor::Intel);
     }
 }

@@ -6,13 +6,18 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use kvm_bindings::{CpuId, KVM_EXIT_INTERNAL_ERROR, Msrs, kvm_msr_entry, kvm_regs, kvm_segment};
+use kvm_bindings::{
+    CpuId, KVM_EXIT_INTERNAL_ERROR, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry, kvm_regs,
+    kvm_segment,
+};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+use walk::PagingRegs;
 
 use crate::boot::Entry;
 use crate::bus::{Bus, Request};
+use crate::cpuid;
 use crate::error::{End, VmError};
 
 /// `IA32_MISC_ENABLE` and its fast-string bit (SDM volume 4, table 2-2).
@@ -271,7 +276,7 @@ pub(crate) fn rip(vcpu: &VcpuFd) -> u64 {
 }
 
 /// Value of a model-specific register.
-pub(crate) fn read_msr(vcpu: &VcpuFd, index: u32) -> Result<u64, VmError> {
+fn read_msr(vcpu: &VcpuFd, index: u32) -> Result<u64, VmError> {
     let entry = kvm_msr_entry {
         index,
         ..Default::default()
@@ -285,4 +290,23 @@ pub(crate) fn read_msr(vcpu: &VcpuFd, index: u32) -> Result<u64, VmError> {
         (1, [entry]) => Ok(entry.data),
         _ => Err(VmError::Config(format!("KVM does not tell MSR {index:#x}"))),
     }
+}
+
+/// Registers and limits that decide how the vCPU translates addresses.
+pub(crate) fn paging_regs(vcpu: &VcpuFd) -> Result<PagingRegs, VmError> {
+    const MSR_PAT: u32 = 0x277;
+    let sregs = vcpu.get_sregs().map_err(VmError::kvm("KVM_GET_SREGS"))?;
+    let told = vcpu
+        .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
+        .map_err(VmError::kvm("KVM_GET_CPUID2"))?;
+    Ok(PagingRegs {
+        cr0: sregs.cr0,
+        cr3: sregs.cr3,
+        cr4: sregs.cr4,
+        efer: sregs.efer,
+        pat: read_msr(vcpu, MSR_PAT)?,
+        maxphyaddr: cpuid::maxphyaddr(&told),
+        gib_pages: cpuid::gib_pages(&told),
+        vendor: cpuid::vendor(&told),
+    })
 }

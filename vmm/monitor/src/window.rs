@@ -2,8 +2,9 @@
 
 use addr::{Gpa, Hva, PAGE_SIZE};
 
-use crate::config::WindowConfig;
+use crate::config::{VmConfig, WindowConfig};
 use crate::error::VmError;
+use crate::layout;
 use crate::mapping::{View, memfd};
 
 /// One window, with the host's own account of the pages behind it.
@@ -88,6 +89,32 @@ impl Window {
         let at = page.checked_mul(PAGE_SIZE)?.checked_add(offset_bytes)?;
         self.ledger.read(at, len_bytes)
     }
+}
+
+/// Gives each window its guest physical address, an unbacked gap after each.
+pub(crate) fn place(config: &VmConfig) -> Result<Vec<Window>, VmError> {
+    let mut next = layout::WINDOWS;
+    let mut windows = Vec::new();
+    for (index, window) in config.windows.iter().enumerate() {
+        let align = window.align_bytes;
+        if !align.is_power_of_two() || align < PAGE_SIZE || window.npages == 0 {
+            return Err(VmError::Config(format!(
+                "window {}: {} pages aligned to {align} bytes",
+                window.name, window.npages
+            )));
+        }
+        let end = window
+            .npages
+            .checked_mul(PAGE_SIZE)
+            .and_then(|len| next.checked_next_multiple_of(align)?.checked_add(len))
+            .filter(|end| *end <= layout::WINDOWS_END)
+            .ok_or_else(|| VmError::Config(format!("no room for window {}", window.name)))?;
+        let base = Gpa::new(end - window.npages * PAGE_SIZE);
+        let seed = config.scramble_seed.wrapping_add(index as u64);
+        windows.push(Window::new(window, base, seed)?);
+        next = end + layout::WINDOW_GAP;
+    }
+    Ok(windows)
 }
 
 /// Decoy pages say so, for whoever finds one in a mapping.

@@ -3,7 +3,7 @@
 
 use addr::{Gpa, Gva};
 use monitor::{Vm, VmError};
-use walk::{GuestTables, PagingRegs, TableRead, Translation, UnsupportedMode, Vendor, WalkError};
+use walk::{GuestTables, TableRead, Translation, UnsupportedMode, WalkError};
 
 /// A table entry that names memory which the guest does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,21 +47,7 @@ impl<'vm> FrozenTables<'vm> {
     /// # Errors
     /// [`TablesError`] when its registers do not tell.
     pub fn of(vm: &'vm Vm) -> Result<Self, TablesError> {
-        let state = vm.paging_state()?;
-        let regs = PagingRegs {
-            cr0: state.cr0,
-            cr3: state.cr3,
-            cr4: state.cr4,
-            efer: state.efer,
-            pat: state.pat,
-            maxphyaddr: state.maxphyaddr,
-            gib_pages: state.gib_pages,
-            vendor: if state.amd {
-                Vendor::Amd
-            } else {
-                Vendor::Intel
-            },
-        };
+        let regs = vm.paging_regs()?;
         Ok(Self {
             memory: GuestMemory(vm),
             tables: GuestTables::new(&regs)?,
