@@ -10,8 +10,14 @@ use serde_json::Value;
 
 /// Runs the command on the host that this test was carried to.
 fn mapwitness(variant: &str, arguments: &[&str]) -> Output {
+    run(variant, &mut Command::new(PROGRAM), arguments)
+}
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_mapwitness");
+
+fn run(variant: &str, command: &mut Command, arguments: &[&str]) -> Output {
     let images = Images::from([(variant.to_owned(), image(variant))]);
-    Command::new(env!("CARGO_BIN_EXE_mapwitness"))
+    command
         .args(arguments)
         .env(
             handover::VARIABLE,
@@ -125,6 +131,33 @@ fn links_that_are_witnessed_can_be_required() {
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(text.contains("PASS: 8 mappings, 0 wrong"), "{text}");
     assert!(text.contains("not witnessed: second-level"), "{text}");
+}
+
+/// A process whose capabilities do not let it see frames.
+fn without_frames(arguments: &[&str]) -> Output {
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", "-sys_admin", "--", PROGRAM]);
+    run("good", &mut command, arguments)
+}
+
+#[test]
+fn frames_that_the_kernel_hides_are_not_witnessed_and_that_is_said() {
+    let output = without_frames(&["check", "--json"]);
+    let report = json(&output);
+    assert_eq!(output.status.code(), Some(0), "{report:#}");
+    assert_eq!(report["links"]["host_frame"], 0);
+    assert_eq!(report["links"]["memslot"], report["pages_checked"]);
+    let unwitnessed = report["unwitnessed"].as_array().expect("a list");
+    let reason = unwitnessed
+        .iter()
+        .find(|one| one["link"] == "host_frame")
+        .and_then(|one| one["reason"].as_str())
+        .expect("it is said");
+    assert!(reason.contains("CAP_SYS_ADMIN"), "{reason}");
+
+    let required = without_frames(&["check", "--json", "--require", "host-frame"]);
+    assert_eq!(required.status.code(), Some(2));
+    assert_eq!(json(&required)["verdict"], "error");
 }
 
 #[test]
