@@ -130,6 +130,28 @@ fn a_touch_brings_in_the_touched_page_and_no_other() {
     }
 }
 
+/// Where a mapping begins is what the guest says.
+#[test]
+fn a_mapping_past_the_end_of_the_address_space_is_no_pass() {
+    let mut guest = guest();
+    let ask = Ask {
+        strategy: Strategy::Lazy,
+        window: "odd",
+        first_page: 0,
+        npages: 3,
+        prot: Prot::READ_WRITE,
+    };
+    let mapping = Mapping {
+        id: 1,
+        spec: ask.spec(&guest),
+        gva: addr::Gva::new(u64::MAX - (PAGE_SIZE - 1)),
+    };
+    let below = guest.witness(&mapping, &Presence::Nothing).expect("walked");
+    assert!(below.mismatch.is_some(), "{below:?}");
+    let in_use = guest.witness_in_use(&mapping).expect("walked");
+    assert!(in_use.mismatch.is_some(), "{in_use:?}");
+}
+
 #[test]
 fn our_walk_and_kvms_own_translation_agree() {
     let mut config = common::config("good");

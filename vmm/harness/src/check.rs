@@ -87,17 +87,27 @@ struct Tally {
 }
 
 impl Tally {
+    /// Links that were not heard for every page. None is left out, with or without
+    /// a reason.
     fn unwitnessed(&self) -> Vec<Unwitnessed> {
-        let mut reasons = self.reasons.clone();
-        if self.links.second_level < self.present {
-            reasons.entry(Link::SecondLevel).or_insert_with(|| {
-                "this version does not read the live second-level tables yet".to_owned()
-            });
-        }
-        reasons
+        Link::ALL
             .into_iter()
-            .map(|(link, reason)| Unwitnessed { link, reason })
+            .filter(|link| self.links.get(*link) < self.present)
+            .map(|link| Unwitnessed {
+                link,
+                reason: self.reason(link),
+            })
             .collect()
+    }
+
+    fn reason(&self, link: Link) -> String {
+        let known = self.reasons.get(&link).cloned();
+        known.unwrap_or_else(|| match link {
+            Link::SecondLevel => {
+                "this version does not read the live second-level tables yet".into()
+            }
+            _ => "some pages failed before it could be heard".into(),
+        })
     }
 }
 

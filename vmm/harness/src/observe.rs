@@ -7,7 +7,6 @@ use witness::judge::{PageVerdict, judge_page};
 use witness::stamp::{IDENTITY, LAST, Loaded, SLOT, Seen};
 use witness::{DevicePage, Evidence, Expected, Link, Links, Mismatch};
 
-use crate::agent::Refusal;
 use crate::error::HarnessError;
 use crate::guest::Guest;
 use crate::mapping::{Mapping, Presence};
@@ -64,6 +63,8 @@ impl Guest {
         let mut judged = Judged::default();
         for (page, expected) in (0..).zip(contract) {
             let Some(gva) = mapping.page_gva(page) else {
+                judged.present += 1;
+                judged.blame(past_the_end(mapping, page));
                 break;
             };
             let device_page = match expected {
@@ -105,13 +106,11 @@ impl Guest {
         mapping: &Mapping,
         offset: u64,
     ) -> Result<Vec<Result<u64, String>>, HarnessError> {
-        let Ok(count) = u32::try_from(mapping.spec.npages) else {
-            return Ok(Vec::new());
-        };
-        let Some(start) = mapping.gva.checked_add(offset) else {
-            return Ok(Vec::new());
-        };
-        if let Ok(words) = self.load(start, PAGE_SIZE, count)? {
+        let start = mapping.gva.checked_add(offset);
+        if let (Some(start), Ok(count)) = (start, u32::try_from(mapping.spec.npages))
+            && let Ok(words) = self.load(start, PAGE_SIZE, count)?
+            && words.len() as u64 == mapping.spec.npages
+        {
             return Ok(words.into_iter().map(Ok).collect());
         }
         // Some page faults: each for itself tells which.
@@ -132,7 +131,7 @@ impl Guest {
             .page_gva(page)
             .and_then(|gva| gva.checked_add(offset))
         else {
-            return Ok(Err("an address past 2^64".into()));
+            return Ok(Err(PAST_THE_END.into()));
         };
         Ok(match self.load(gva, PAGE_SIZE, 1)? {
             Ok(words) => words.first().copied().ok_or_else(|| "no word".into()),
@@ -164,33 +163,50 @@ impl Guest {
             .iter()
             .zip(refusals)
             .map(|(word, refusal)| match refusal {
-                Some(refusal) => Err(refusal.to_string()),
+                Some(refusal) => Err(refusal),
                 None => Ok(arrived.remove(word).unwrap_or_default()),
             })
             .collect())
     }
 
+    /// Stores `words[i]` to page `i`, and says for each what the guest got instead.
     fn store_words(
         &mut self,
         mapping: &Mapping,
         words: &[u64],
-    ) -> Result<Vec<Option<Refusal>>, HarnessError> {
-        let Some(start) = mapping.gva.checked_add(SLOT) else {
-            return Ok(Vec::new());
-        };
-        if self.store(start, PAGE_SIZE, words.to_vec())?.is_ok() {
+    ) -> Result<Vec<Option<String>>, HarnessError> {
+        if let Some(start) = mapping.gva.checked_add(SLOT)
+            && self.store(start, PAGE_SIZE, words.to_vec())?.is_ok()
+        {
             return Ok(vec![None; words.len()]);
         }
         let mut refusals = Vec::new();
         for (page, word) in (0..).zip(words) {
             let gva = mapping.page_gva(page).and_then(|gva| gva.checked_add(SLOT));
-            let refusal = match gva {
-                Some(gva) => self.store(gva, PAGE_SIZE, vec![*word])?.err(),
-                None => None,
-            };
-            refusals.push(refusal);
+            refusals.push(match gva {
+                Some(gva) => {
+                    let refusal = self.store(gva, PAGE_SIZE, vec![*word])?.err();
+                    refusal.map(|refusal| refusal.to_string())
+                }
+                None => Some(PAST_THE_END.into()),
+            });
         }
         Ok(refusals)
+    }
+}
+
+/// What is said of an address that no mapping can have.
+const PAST_THE_END: &str = "an address past 2^64";
+
+fn past_the_end(mapping: &Mapping, page: u64) -> Mismatch {
+    Mismatch {
+        link: Link::Contract,
+        page,
+        gva: mapping.gva.to_string(),
+        expected: format!("a mapping of {} pages", mapping.spec.npages),
+        found: PAST_THE_END.into(),
+        guest_walk: Vec::new(),
+        host: Vec::new(),
     }
 }
 
@@ -204,12 +220,14 @@ impl Judged {
                 links.into_iter().for_each(|link| self.links.count(link));
             }
             (PageVerdict::Pass(_), Expected::Absent) => self.absent += 1,
-            (PageVerdict::Fail(mismatch), _) => {
-                let earlier = |known: &Mismatch| known.link <= mismatch.link;
-                if !self.mismatch.as_ref().is_some_and(earlier) {
-                    self.mismatch = Some(*mismatch);
-                }
-            }
+            (PageVerdict::Fail(mismatch), _) => self.blame(*mismatch),
+        }
+    }
+
+    fn blame(&mut self, mismatch: Mismatch) {
+        let earlier = |known: &Mismatch| known.link <= mismatch.link;
+        if !self.mismatch.as_ref().is_some_and(earlier) {
+            self.mismatch = Some(mismatch);
         }
     }
 }
