@@ -1,5 +1,6 @@
 //! Holds the evidence for a page against its contract. Pure.
 
+mod verdict;
 mod words;
 
 #[cfg(test)]
@@ -7,45 +8,15 @@ mod tests;
 
 use addr::{Gpa, Pfn};
 use monitor::SlotUse;
-use serde::Serialize;
 use walk::{MemoryType, Translation};
+
+pub use verdict::{Mismatch, PageVerdict, Unwitnessed};
 
 use crate::contract::{Access, DevicePage, Expected, Plan};
 use crate::evidence::PageEvidence;
 use crate::host_frame::FrameError;
 use crate::link::Link;
 use crate::stamp::{IDENTITY, LAST, Seen, Stamps};
-
-/// The first link that disagrees, with what it takes to understand it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Mismatch {
-    /// The link.
-    pub link: Link,
-    /// Page within the mapping.
-    pub page: u64,
-    /// Guest virtual address of that page.
-    pub gva: String,
-    /// What the contract wants.
-    pub expected: String,
-    /// What was found.
-    pub found: String,
-    /// Each step of the walk of the guest's tables, from the root down.
-    pub guest_walk: Vec<String>,
-    /// The page in the host: memslot and frames, as far as they are known.
-    pub host: Vec<String>,
-}
-
-/// What became of one page.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PageVerdict {
-    /// These links were witnessed and agree.
-    Pass(Vec<Link>),
-    /// This one does not.
-    Fail(Box<Mismatch>),
-}
-
-/// Links that could have spoken and were not heard, each with the reason.
-pub type Unwitnessed = Vec<(Link, String)>;
 
 /// Judges one page, numbered `page` in its mapping. Second-level evidence does
 /// not exist yet, so that link is never among those that pass.
@@ -90,6 +61,9 @@ struct Wanted {
 /// Whether a link was heard and agrees.
 type Held = Result<(), Unmet>;
 
+/// What is asked of a link.
+type Question<'a> = fn(&Judge<'a>, &Wanted) -> Held;
+
 /// Why a link does not count as agreed.
 enum Unmet {
     /// It says something else.
@@ -113,7 +87,7 @@ fn disagrees<T>(expected: impl Into<String>, found: impl Into<String>) -> Result
     }))
 }
 
-impl Judge<'_> {
+impl<'a> Judge<'a> {
     fn fail(&self, link: Link, Disagreement { expected, found }: Disagreement) -> PageVerdict {
         PageVerdict::Fail(Box::new(Mismatch {
             link,
@@ -140,7 +114,9 @@ impl Judge<'_> {
         // translation that should have been flushed. One that is refused is not
         // counted: what the guest got need not have come from this page.
         match &self.evidence.seen {
-            Some(Seen { loaded: Ok(got), .. }) => {
+            Some(Seen {
+                loaded: Ok(got), ..
+            }) => {
                 let found = self.describe_stamp(got.identity);
                 unmet(Link::Stamp, "a load is refused", found)
             }
@@ -175,7 +151,7 @@ impl Judge<'_> {
             access,
             memory_type,
         };
-        let chain: [(Link, fn(&Self, &Wanted) -> Held); 4] = [
+        let chain: [(Link, Question<'a>); 4] = [
             (Link::GuestWalk, Self::guest_walk),
             (Link::Memslot, Self::memslot),
             (Link::HostFrame, Self::host_frame),
@@ -206,9 +182,8 @@ impl Judge<'_> {
         let DevicePage { window, page } = wanted.page;
         // What the contract lets the guest store must find a slot that takes it; a
         // window that is to be read-only must be so below the guest's tables too.
-        let read_only = !wanted.access.write && self.plan.windows[..]
-            .get(window)
-            .is_some_and(|window| window.read_only);
+        let planned = self.plan.windows.get(window);
+        let read_only = !wanted.access.write && planned.is_some_and(|window| window.read_only);
         let found = match self.evidence.slot {
             Some(hit)
                 if hit.used_for == SlotUse::Window(window)
@@ -279,7 +254,9 @@ impl Judge<'_> {
                 format!("the guest's store arrives in {name}"),
                 self.describe_arrival(arrived),
             ),
-            (true, Some(Err(got))) => disagrees(format!("the guest's store arrives in {name}"), got),
+            (true, Some(Err(got))) => {
+                disagrees(format!("the guest's store arrives in {name}"), got)
+            }
             (true, None) => Err(Unmet::Unheard(
                 "the guest stored nothing to a page that it may store to".into(),
             )),
