@@ -100,11 +100,21 @@ fn list() -> anyhow::Result<()> {
 
 fn clean(older_than_days: Option<u64>) -> anyhow::Result<()> {
     let keep = match older_than_days {
-        Some(days) => Keep::UsedWithin(std::time::Duration::from_secs(days * 24 * 60 * 60)),
+        Some(days) => {
+            let seconds = days.saturating_mul(24 * 60 * 60);
+            Keep::UsedWithin(std::time::Duration::from_secs(seconds))
+        }
         None => Keep::Nothing,
     };
     let cleaned = guest_images::clean(keep)?;
-    println!("{cleaned:?}");
+    println!(
+        "removed {} artefacts, {} MiB",
+        cleaned.removed,
+        mib(cleaned.len_bytes)
+    );
+    if cleaned.busy > 0 {
+        println!("left {} that are being built just now", cleaned.busy);
+    }
     Ok(())
 }
 
