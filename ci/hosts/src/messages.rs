@@ -5,6 +5,7 @@
 //! folder is keyed by the program's contents.
 
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -15,6 +16,9 @@ const MAX_FRAME_LEN_BYTES: u32 = 16 * 1024 * 1024;
 pub const WINDOW_LEN_BYTES: u32 = 256 * 1024;
 /// Bytes of output in one frame.
 pub const CHUNK_LEN_BYTES: usize = 16 * 1024;
+
+/// How often a host says that it is alive.
+pub const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
 /// A process to carry. Paths and strings are bytes, as the kernel has them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +98,8 @@ pub enum ToHost {
 pub enum FromHost {
     /// Processes may be started.
     Ready,
+    /// Said every [`ALIVE_EVERY`], so that a host which stands still is noticed.
+    Alive,
     /// The host cannot be used; it powers off after this.
     Unusable(String),
     /// Output of a process.

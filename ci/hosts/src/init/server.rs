@@ -13,7 +13,7 @@ use super::mounts::{self, Writable};
 use super::port::{self, Line};
 use super::process::{Process, Window};
 use crate::keeper::PORT_NAME;
-use crate::messages::{Command, FromHost, ToHost, receive};
+use crate::messages::{ALIVE_EVERY, Command, FromHost, ToHost, receive};
 use crate::probe::{Probe, probe};
 
 type Windows = Arc<Mutex<HashMap<u64, Arc<Window>>>>;
@@ -33,6 +33,7 @@ pub fn serve() -> io::Result<()> {
     if let FromHost::Unusable(reason) = readiness {
         return Err(io::Error::other(reason));
     }
+    say_alive(Arc::clone(&line));
     let windows = Windows::default();
     let mut writable = Writable::default();
     while let Some(message) = receive::<ToHost>(&mut port)? {
@@ -55,6 +56,15 @@ pub fn serve() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Until the line ends, and the host with it.
+fn say_alive(line: Arc<Line>) {
+    thread::spawn(move || {
+        while line.send(&FromHost::Alive).is_ok() {
+            thread::sleep(ALIVE_EVERY);
+        }
+    });
 }
 
 fn lookup(windows: &Windows, session: u64) -> Option<Arc<Window>> {

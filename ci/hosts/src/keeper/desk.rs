@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -23,6 +23,10 @@ const FOLLOW: Duration = Duration::from_millis(500);
 /// How long the host may leave a message unread before it is given up. Init reads
 /// at once; only a host that stands still lets the line fill up.
 const HOST_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a host that is ready may say nothing at all. Init says that it is alive
+/// every [`messages::ALIVE_EVERY`](crate::messages::ALIVE_EVERY).
+const SILENCE: Duration = Duration::from_secs(120);
 
 /// What can happen.
 pub enum Event {
@@ -111,9 +115,16 @@ impl Desk {
         self.tell_host(&setup);
         self.later(BOOT_PATIENCE, Event::BootPatienceEnded);
         while !self.is_over() {
-            match inbox.recv() {
+            match inbox.recv_timeout(SILENCE) {
                 Ok(event) => self.handle(event),
-                Err(_) => return Some("lost its keeper's threads".to_owned()),
+                // Until it is ready, the patience for its boot decides.
+                Err(RecvTimeoutError::Timeout) if self.waiting.is_some() => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    self.fail(&format!("was silent for {} s: it hangs", SILENCE.as_secs()));
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Some("lost its keeper's threads".to_owned());
+                }
             }
         }
         self.reason.take()
@@ -203,6 +214,8 @@ impl Desk {
                     self.hand_over(session, command);
                 }
             }
+            // That it came is all that it says.
+            FromHost::Alive => {}
             FromHost::Unusable(reason) => self.fail(&format!("cannot be used: {reason}")),
             FromHost::Output {
                 session,
