@@ -1,11 +1,11 @@
 //! What was found for one page, link by link.
 
-use addr::{Gpa, Gva, Pfn};
+use addr::{Gpa, Gva, Hva};
 use monitor::Vm;
 
 use crate::contract::DevicePage;
 use crate::guest_walk::{FrozenTables, TablesError, Walked};
-use crate::host_frame::{FrameError, Pagemap};
+use crate::host_frame::{self, Frame, FrameError, Pagemap};
 use crate::memslot::{self, Hit};
 use crate::stamp::Seen;
 
@@ -19,9 +19,9 @@ pub struct PageEvidence {
     /// The memslot behind the gpa that the walk found.
     pub slot: Option<Hit>,
     /// The host's frame behind that memslot's page.
-    pub slot_frame: Option<Result<Pfn, FrameError>>,
+    pub slot_frame: Option<Frame>,
     /// The host's frame that it gave to the device page which the contract names.
-    pub device_frame: Option<Result<Pfn, FrameError>>,
+    pub device_frame: Option<Frame>,
     /// What the guest saw there.
     pub seen: Option<Seen>,
 }
@@ -58,19 +58,45 @@ impl<'vm> Evidence<'vm> {
         let walked = self.tables.walk(gva);
         let gpa = walked.as_ref().ok().map(|found| found.address);
         let slot = gpa.and_then(|gpa: Gpa| memslot::find(self.vm.memslots(), gpa));
+        let (device_frame, slot_frame) = self.frames(device_page, slot.map(|hit| hit.hva));
         PageEvidence {
             gva,
             walked,
             slot,
-            slot_frame: slot.map(|hit| self.pfn(hit.hva)),
-            device_frame: device_page
-                .and_then(|page| self.vm.windows().get(page.window)?.ledger_hva(page.page))
-                .map(|hva| self.pfn(hva)),
+            slot_frame,
+            device_frame,
             seen,
         }
     }
 
-    fn pfn(&self, hva: addr::Hva) -> Result<Pfn, FrameError> {
+    /// The host's frames behind its own mapping of `device_page`, and behind
+    /// `slot_hva`.
+    fn frames(
+        &self,
+        device_page: Option<DevicePage>,
+        slot_hva: Option<Hva>,
+    ) -> (Option<Frame>, Option<Frame>) {
+        let ledger = device_page.and_then(|page| {
+            let window = self.vm.windows().get(page.window)?;
+            Some((window, page.page, window.ledger_hva(page.page)?))
+        });
+        match (ledger, slot_hva) {
+            (Some((window, page, ledger_hva)), Some(slot_hva)) => {
+                let (device, slot) = host_frame::at_one_moment(
+                    || self.pfn(ledger_hva),
+                    || self.pfn(slot_hva),
+                    || drop(window.read(page, 0, 1)),
+                );
+                (Some(device), Some(slot))
+            }
+            (ledger, slot_hva) => (
+                ledger.map(|(_, _, hva)| self.pfn(hva)),
+                slot_hva.map(|hva| self.pfn(hva)),
+            ),
+        }
+    }
+
+    fn pfn(&self, hva: Hva) -> Frame {
         match &self.pagemap {
             Ok(pagemap) => pagemap.pfn(hva),
             Err(_) => Pagemap::open()?.pfn(hva),

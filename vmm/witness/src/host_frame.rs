@@ -40,6 +40,52 @@ pub enum FrameError {
         /// Its entry.
         entry: u64,
     },
+    /// The kernel moved the page whenever it was looked at.
+    #[error(
+        "the kernel keeps moving the page between host frames: check again when the host has \
+         memory to spare"
+    )]
+    Moving,
+}
+
+/// What is known of a page's frame.
+pub type Frame = Result<Pfn, FrameError>;
+
+/// How often a page that moves is looked at again. Each further look follows an
+/// access, which waits for a move under way, so that one is nearly always enough.
+const LOOKS: usize = 16;
+
+/// The frames of two pages at one moment. Compaction moves locked pages too: an
+/// entry read meanwhile holds no frame, and of two read one after the other the
+/// first may be out of date. `access` loads from the page that may be moving.
+pub fn at_one_moment(
+    first: impl Fn() -> Frame,
+    second: impl Fn() -> Frame,
+    access: impl Fn(),
+) -> (Frame, Frame) {
+    let is_gone = |frame: &Frame| matches!(frame, Err(FrameError::NotPresent { .. }));
+    let mut last = (Err(FrameError::Moving), Err(FrameError::Moving));
+    for look in 0..LOOKS {
+        if look > 0 {
+            access();
+        }
+        let (before, other, after) = (first(), second(), first());
+        let moved = match (&before, &after) {
+            (Ok(before), Ok(after)) => before != after,
+            (before, _) => is_gone(before),
+        };
+        let gone = is_gone(&after) || is_gone(&other);
+        if !moved && !gone {
+            return (after, other);
+        }
+        // What is still gone at the last look is no move.
+        last = if gone {
+            (after, other)
+        } else {
+            (Err(FrameError::Moving), Err(FrameError::Moving))
+        };
+    }
+    last
 }
 
 /// /proc/self/pagemap, open.
@@ -61,7 +107,7 @@ impl Pagemap {
     ///
     /// # Errors
     /// [`FrameError`] when there is none or the kernel does not tell.
-    pub fn pfn(&self, hva: Hva) -> Result<Pfn, FrameError> {
+    pub fn pfn(&self, hva: Hva) -> Frame {
         let mut entry = [0; 8];
         self.0
             .read_exact_at(&mut entry, (hva.raw() >> PAGE_SHIFT) * 8)
@@ -70,7 +116,7 @@ impl Pagemap {
     }
 }
 
-fn decode(hva: Hva, entry: u64) -> Result<Pfn, FrameError> {
+fn decode(hva: Hva, entry: u64) -> Frame {
     match (entry & PRESENT != 0, entry & SWAPPED != 0, entry & FRAME) {
         (true, false, 0) => Err(FrameError::Hidden),
         (true, false, frame) => Ok(Pfn::new(frame)),
@@ -81,6 +127,7 @@ fn decode(hva: Hva, entry: u64) -> Result<Pfn, FrameError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
 
     const HVA: Hva = Hva::new(0x7000_0000);
 
@@ -101,5 +148,84 @@ mod tests {
             let error = decode(HVA, entry).expect_err("not a frame");
             assert!(matches!(error, FrameError::NotPresent { .. }), "{entry:#x}");
         }
+    }
+
+    /// Reads one entry after the other from `first` and `second`, 0 for one without
+    /// a frame; the last of each stands.
+    fn read(first: &[u64], second: &[u64]) -> ((Frame, Frame), usize) {
+        let next = |from: &[u64], at: &Cell<usize>| {
+            let index = at.replace(at.get() + 1).min(from.len() - 1);
+            let present = if from[index] == 0 { 0 } else { PRESENT };
+            decode(HVA, present | from[index])
+        };
+        let (at_first, at_second, accesses) = (Cell::new(0), Cell::new(0), Cell::new(0));
+        let frames = at_one_moment(
+            || next(first, &at_first),
+            || next(second, &at_second),
+            || accesses.set(accesses.get() + 1),
+        );
+        (frames, accesses.get())
+    }
+
+    #[test]
+    fn frames_that_stand_still_are_read_at_once() {
+        for second in [7, 8] {
+            let ((first, other), accesses) = read(&[7], &[second]);
+            assert_eq!(
+                (first.ok(), other.ok()),
+                (Some(Pfn::new(7)), Some(Pfn::new(second)))
+            );
+            assert_eq!(accesses, 0);
+        }
+    }
+
+    #[test]
+    fn a_page_that_moves_is_looked_at_again() {
+        let moves: [(&[u64], &[u64]); 5] = [
+            // Between the first entry and the second.
+            (&[7, 9], &[9]),
+            // Between the second and the first again.
+            (&[7, 9], &[7, 9]),
+            // Under way, at each of the three.
+            (&[0, 9], &[9]),
+            (&[9], &[0, 9]),
+            (&[7, 0, 9], &[7, 9]),
+        ];
+        for (first, second) in moves {
+            let ((one, other), accesses) = read(first, second);
+            let frames = (one.ok(), other.ok());
+            assert_eq!(
+                frames,
+                (Some(Pfn::new(9)), Some(Pfn::new(9))),
+                "{first:?} {second:?}"
+            );
+            assert_eq!(accesses, 1, "{first:?} {second:?}");
+        }
+    }
+
+    #[test]
+    fn a_page_that_stays_away_is_gone() {
+        let is_gone = |frame: &Frame| matches!(frame, Err(FrameError::NotPresent { .. }));
+        let ((first, second), _) = read(&[7], &[0]);
+        assert!(is_gone(&second) && first.is_ok());
+        let ((first, second), _) = read(&[0], &[7]);
+        assert!(is_gone(&first) && second.is_ok());
+    }
+
+    #[test]
+    fn a_page_that_never_rests_has_no_frame() {
+        let restless: Vec<u64> = (1..100).collect();
+        let ((first, second), accesses) = read(&restless, &[7]);
+        assert!(matches!(first, Err(FrameError::Moving)), "{first:?}");
+        assert!(matches!(second, Err(FrameError::Moving)), "{second:?}");
+        assert_eq!(accesses, LOOKS - 1);
+    }
+
+    #[test]
+    fn a_hidden_frame_is_not_waited_for() {
+        let hidden = || Err(FrameError::Hidden);
+        let (first, second) = at_one_moment(hidden, hidden, || panic!("nothing moves"));
+        assert!(matches!(first, Err(FrameError::Hidden)));
+        assert!(matches!(second, Err(FrameError::Hidden)));
     }
 }

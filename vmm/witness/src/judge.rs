@@ -14,7 +14,7 @@ pub use verdict::{Mismatch, PageVerdict, Unwitnessed};
 
 use crate::contract::{Access, DevicePage, Expected, Plan};
 use crate::evidence::PageEvidence;
-use crate::host_frame::FrameError;
+use crate::host_frame::{Frame, FrameError};
 use crate::link::Link;
 use crate::stamp::{IDENTITY, LAST, Seen, Stamps};
 
@@ -284,15 +284,18 @@ fn leads_there(found: &Translation<Gpa>, wanted: &Wanted) -> bool {
         && found.pkey.unwrap_or(0) == 0
 }
 
-fn known(frame: &Option<Result<Pfn, FrameError>>) -> Result<Pfn, Unmet> {
+fn known(frame: &Option<Frame>) -> Result<Pfn, Unmet> {
     match frame {
         Some(Ok(pfn)) => Ok(*pfn),
         Some(Err(error @ FrameError::NotPresent { .. })) => {
             disagrees("a page locked in the host's memory", error.to_string())
         }
-        Some(Err(error @ (FrameError::Open(_) | FrameError::Read { .. } | FrameError::Hidden))) => {
-            Err(Unmet::Unheard(error.to_string()))
-        }
+        Some(Err(
+            error @ (FrameError::Open(_)
+            | FrameError::Read { .. }
+            | FrameError::Hidden
+            | FrameError::Moving),
+        )) => Err(Unmet::Unheard(error.to_string())),
         None => Err(Unmet::Unheard("no host address to look at".into())),
     }
 }

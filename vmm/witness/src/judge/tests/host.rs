@@ -132,6 +132,14 @@ fn another_frame_or_none_fails_and_a_hidden_one_counts_for_nothing() {
                 },
                 UNHEARD,
             ),
+            (
+                "pages on the move",
+                |c| {
+                    c.slot_frame = Some(Err(FrameError::Moving));
+                    c.device_frame = Some(Err(FrameError::Moving));
+                },
+                UNHEARD,
+            ),
             ("slot's not looked at", |c| c.slot_frame = None, UNHEARD),
             ("device's not looked at", |c| c.device_frame = None, UNHEARD),
             (
