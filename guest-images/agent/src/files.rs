@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use wire::{Fd, MAX_IO_LEN_BYTES, MAX_WORDS, OpenMode, Value};
 
-use crate::ops::{Outcome, Refusal};
+use crate::outcome::{Outcome, Refusal};
 use crate::sys::{self, Errno};
 
 const PAGE_LEN_BYTES: u64 = 4096;

@@ -8,7 +8,7 @@ use std::panic;
 
 use wire::{MAX_IO_LEN_BYTES, Value};
 
-use crate::ops::Outcome;
+use crate::outcome::Outcome;
 use crate::sys::Errno;
 
 const KMSG: &CStr = c"/dev/kmsg";

@@ -12,6 +12,7 @@ mod files;
 mod kmsg;
 mod memory;
 mod ops;
+mod outcome;
 mod own;
 mod process;
 mod startup;

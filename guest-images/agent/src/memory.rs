@@ -2,7 +2,7 @@
 
 use wire::{Advice, Fd, Prot, Sharing, Value};
 
-use crate::ops::{Outcome, Refusal};
+use crate::outcome::{Outcome, Refusal};
 use crate::own::Own;
 use crate::sys;
 

@@ -2,11 +2,12 @@
 
 use std::io;
 
-use wire::{Reply, Request, Signal, Value};
+use wire::{Reply, Request, Value};
 
 use crate::files;
 use crate::kmsg;
 use crate::memory::{self, Mapping};
+use crate::outcome::{Outcome, Refusal};
 use crate::own::Own;
 use crate::process::{self, Lineage};
 use crate::sys::Errno;
@@ -41,32 +42,6 @@ impl State {
         }
     }
 }
-
-/// Why there is no [`Value`].
-#[derive(Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The kernel refused.
-    Errno(Errno),
-    /// The access raised a signal.
-    Signal(Signal),
-    /// The agent refused.
-    Rejected(String),
-}
-
-impl From<Errno> for Refusal {
-    fn from(errno: Errno) -> Self {
-        Self::Errno(errno)
-    }
-}
-
-impl From<Signal> for Refusal {
-    fn from(signal: Signal) -> Self {
-        Self::Signal(signal)
-    }
-}
-
-/// Result of one request.
-pub type Outcome = Result<Value, Refusal>;
 
 /// Carries `request` out. Does not return from those that end the process or the
 /// guest; returns twice, one process after the other, from [`Request::Fork`].

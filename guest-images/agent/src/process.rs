@@ -9,7 +9,7 @@ use std::process::ExitStatus;
 use wire::{Crash, Value};
 
 use crate::kmsg;
-use crate::ops::{Outcome, Refusal};
+use crate::outcome::{Outcome, Refusal};
 use crate::sys::{self, Errno};
 
 /// What [`start_agent`] returns as.

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::io;
 
-use crate::ops::Refusal;
+use crate::outcome::Refusal;
 
 /// An errno(3) value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

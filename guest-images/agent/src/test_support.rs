@@ -4,7 +4,7 @@ use wire::{Fd, Prot, Sharing, Signal, Value};
 
 use crate::access;
 use crate::memory::{Mapping, map};
-use crate::ops::{Outcome, Refusal};
+use crate::outcome::{Outcome, Refusal};
 use crate::own::Own;
 use crate::sys::Errno;
 use crate::words::store;

@@ -3,7 +3,7 @@
 use wire::{MAX_WORDS, Value};
 
 use crate::access;
-use crate::ops::{Outcome, Refusal};
+use crate::outcome::{Outcome, Refusal};
 use crate::own::Own;
 
 const WORD_LEN_BYTES: u64 = 8;

@@ -1,42 +1,12 @@
 //! The host's end of the conversation with the agent, typed.
 
-use std::fmt;
-
 use addr::Gva;
 use monitor::MESSAGE_AREA;
-use wire::{Advice, Fd, Header, OpenMode, Prot, Reply, Request, Sender, Sharing, Signal, Value};
+use wire::{Advice, Fd, Header, OpenMode, Prot, Reply, Request, Sender, Sharing, Value};
 
 use crate::error::HarnessError;
 use crate::guest::Guest;
-
-/// How an operation was refused in the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The system call failed with this errno.
-    Errno(i32),
-    /// The access raised this signal.
-    Signal(Signal),
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Errno(errno) => write!(f, "{}", std::io::Error::from_raw_os_error(*errno)),
-            Self::Signal(signal) => {
-                let name = match signal.number {
-                    libc::SIGBUS => "SIGBUS".to_owned(),
-                    libc::SIGSEGV => "SIGSEGV".to_owned(),
-                    number => format!("signal {number}"),
-                };
-                write!(f, "{name} at {:#x} (code {})", signal.address, signal.code)
-            }
-        }
-    }
-}
-
-/// What an operation in the guest came to. A refusal is a result like another:
-/// many a test wants one.
-pub type Outcome<T> = Result<T, Refusal>;
+use crate::outcome::{Outcome, Refusal};
 
 impl Guest {
     /// Sends a request and waits for the reply; the guest stands still again when

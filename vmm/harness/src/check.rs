@@ -4,18 +4,18 @@
 use std::collections::BTreeSet;
 
 use addr::PAGE_SIZE;
-use wire::{Fd, OpenMode};
 use witness::{Link, Links, Mismatch};
 
-use crate::agent::{Outcome, Refusal};
 use crate::error::HarnessError;
 use crate::guest::{Guest, MODULE_NAME};
 use crate::mapping::{Mapping, MappingSpec, Presence, Strategy};
 use crate::observe::Judged;
+use crate::outcome::Refusal;
 use crate::refusals::check_refusals;
 use crate::report::{
     GuestReport, HostReport, MappingReport, PhaseReport, Report, Unwitnessed, Verdict,
 };
+use crate::steps::{needed, open, whole};
 
 /// CR4.LA57: 5-level paging (SDM volume 3A, 2.5).
 const CR4_LA57: u64 = 1 << 12;
@@ -229,36 +229,6 @@ fn walk_through(
     course.tally.links.add(&in_use.links);
     course.report.links = in_use.links;
     Ok(course.look("in use", in_use))
-}
-
-pub(crate) fn whole(
-    guest: &Guest,
-    strategy: Strategy,
-    window: usize,
-) -> Result<MappingSpec, HarnessError> {
-    MappingSpec::whole(guest.plan(), strategy, window)
-        .ok_or_else(|| HarnessError::Vm(monitor::VmError::Config(format!("no window {window}"))))
-}
-
-pub(crate) fn open(guest: &mut Guest, spec: &MappingSpec) -> Result<Fd, HarnessError> {
-    let path = spec.strategy.device_path(spec.window);
-    let mode = if spec.prot.write {
-        OpenMode::ReadWrite
-    } else {
-        OpenMode::ReadOnly
-    };
-    let answer = guest.open(&path, mode)?;
-    needed(|| format!("open {path}"), answer)
-}
-
-pub(crate) fn needed<T>(
-    operation: impl FnOnce() -> String,
-    answer: Outcome<T>,
-) -> Result<T, HarnessError> {
-    answer.map_err(|refusal| HarnessError::Refused {
-        operation: operation(),
-        refusal,
-    })
 }
 
 fn unload(guest: &mut Guest) -> Result<(), HarnessError> {

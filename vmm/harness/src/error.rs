@@ -7,7 +7,7 @@ use wire::{FrameError, Reply};
 use witness::guest_walk::TablesError;
 use witness::host_frame::FrameError as PagemapError;
 
-use crate::agent::Refusal;
+use crate::outcome::Refusal;
 
 /// A check that could not be made.
 #[derive(Debug, thiserror::Error)]

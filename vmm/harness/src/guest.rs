@@ -9,8 +9,8 @@ use witness::stamp::Stamps;
 
 use guest_images::MODULE_PATH;
 
-use crate::agent::Refusal;
 use crate::error::HarnessError;
+use crate::outcome::Refusal;
 
 /// Name of that module in the kernel.
 pub const MODULE_NAME: &str = "mapwitness";

@@ -8,12 +8,14 @@ pub mod error;
 pub mod guest;
 pub mod mapping;
 pub mod observe;
+pub mod outcome;
 mod refusals;
 pub mod report;
+mod steps;
 
-pub use agent::{Outcome, Refusal};
 pub use check::{CheckOptions, check};
 pub use error::HarnessError;
 pub use guest::Guest;
 pub use mapping::{Mapping, MappingSpec, Presence, Strategy};
+pub use outcome::{Outcome, Refusal};
 pub use report::{MappingReport, Report, Verdict};

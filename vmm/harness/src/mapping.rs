@@ -8,9 +8,9 @@ use walk::MemoryType;
 use wire::{Fd, Prot, Sharing};
 use witness::{Access, DevicePage, Expected, Plan};
 
-use crate::agent::Outcome;
 use crate::error::HarnessError;
 use crate::guest::Guest;
+use crate::outcome::Outcome;
 
 /// How the driver's file maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]

@@ -3,12 +3,12 @@
 use addr::PAGE_SIZE;
 use wire::{Prot, Sharing};
 
-use crate::agent::Refusal;
-use crate::check::{needed, open, whole};
 use crate::error::HarnessError;
 use crate::guest::Guest;
 use crate::mapping::Strategy;
+use crate::outcome::Refusal;
 use crate::report::{RefusalReport, Verdict};
+use crate::steps::{needed, open, whole};
 
 /// Something that the driver must refuse.
 struct Hostile {
