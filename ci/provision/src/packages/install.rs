@@ -52,11 +52,14 @@ impl Privilege {
         };
         command
             .args(["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8"])
+            // apt-get closes the descriptor of its status to dpkg. Were that standard
+            // output, every script of a package that prints a word would fail.
+            .args(["sh", "-c", r#"exec "$@" 3>&1 >&2"#, "sh"])
             .args(["apt-get", "--quiet", "--assume-yes"])
             // Another apt may be at work, such as unattended-upgrades at boot.
             .args(["-o", "DPkg::Lock::Timeout=600"])
             .args(["-o", "Dpkg::Use-Pty=0"])
-            .args(["-o", "APT::Status-Fd=1"]);
+            .args(["-o", "APT::Status-Fd=3"]);
         command
     }
 }
@@ -164,6 +167,29 @@ impl<'a> Status<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Stands in for apt-get, with all that is put around it.
+    #[test]
+    fn a_package_script_may_print_and_the_status_still_arrives() {
+        let mut command = Privilege::Root.apt_get();
+        let words: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        let at = words
+            .iter()
+            .position(|word| word == "apt-get")
+            .expect("it is run");
+        let script = "echo pmstatus:flex:50.0:here >&3; exec 3>&-; echo printed && echo too >&2";
+        command = Command::new("env");
+        command.args(&words[..at]).args(["sh", "-c", script]);
+        let mut status = Vec::new();
+        let ran = command::run(&mut command, |line| {
+            status.push(line.to_owned());
+            false
+        })
+        .expect("it runs");
+        assert!(ran.status.success());
+        assert_eq!(status, ["pmstatus:flex:50.0:here"]);
+        assert_eq!(ran.tail, "printed\ntoo");
+    }
 
     #[test]
     fn apt_status_lines_become_progress() {
