@@ -149,7 +149,10 @@ fn a_mapping_past_the_end_of_the_address_space_is_no_pass() {
     let below = guest.witness(&mapping, &Presence::Nothing).expect("walked");
     assert!(below.mismatch.is_some(), "{below:?}");
     let in_use = guest.witness_in_use(&mapping);
-    assert!(matches!(in_use, Err(HarnessError::Rejected { .. })), "{in_use:?}");
+    assert!(
+        matches!(in_use, Err(HarnessError::Rejected { .. })),
+        "{in_use:?}"
+    );
 }
 
 #[test]

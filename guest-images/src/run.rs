@@ -53,15 +53,6 @@ pub fn logged(command: &mut Command, log: &Path, mut line: impl FnMut(&str)) -> 
     })
 }
 
-/// Standard output of a program that succeeds.
-pub fn output_of(command: &mut Command) -> Option<String> {
-    let output = command.stdin(Stdio::null()).output().ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 /// The part of a log that says why a build failed: from its first error on, or
 /// else its end.
 pub fn excerpt(log: &Path) -> String {

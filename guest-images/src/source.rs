@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use provision::command::output_of;
 use provision::debian::{Archive, Package};
 use provision::{Cache, Key, Progress};
 use serde::{Deserialize, Serialize};
@@ -291,7 +292,7 @@ pub fn copy_tree(from: &Path, into: &Path, progress: &Progress) -> Result<(), Er
         }
     }
     cp.arg(into);
-    if run::output_of(&mut cp).is_none() {
+    if output_of(&mut cp).is_none() {
         return Err(Error::Unpack {
             package: from.to_owned(),
             reason: "cp failed".to_owned(),

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use provision::command::output_of;
 use provision::{Cache, Consent, Key, Need, Progress, packages};
 
 use crate::versions::{Tool, Versions, need_one_of};
@@ -59,7 +60,7 @@ impl Toolchain {
             releases: join(&libclang.releases),
             packages: names(&libclang.packages),
         })?;
-        let gcc_version = run::output_of(Command::new("gcc").arg("--version"))
+        let gcc_version = output_of(Command::new("gcc").arg("--version"))
             .and_then(|text| Some(text.lines().next()?.to_owned()))
             .unwrap_or_default();
         Ok(Self {
@@ -162,7 +163,7 @@ fn find_rust(versions: &Versions) -> Result<(PathBuf, String), Error> {
     let mut tried = Vec::new();
     for sysroot in sysroots() {
         let rustc = sysroot.join("bin/rustc");
-        let Some(version) = run::output_of(Command::new(&rustc).arg("-vV")) else {
+        let Some(version) = output_of(Command::new(&rustc).arg("-vV")) else {
             tried.push(format!("{} (does not run)", rustc.display()));
             continue;
         };
@@ -187,7 +188,7 @@ fn sysroots() -> impl Iterator<Item = PathBuf> {
     let in_path = || {
         let mut rustc = Command::new("rustc");
         rustc.args(["--print", "sysroot"]);
-        run::output_of(&mut rustc).map(|text| PathBuf::from(text.trim()))
+        output_of(&mut rustc).map(|text| PathBuf::from(text.trim()))
     };
     std::iter::once(PathBuf::from(DEBIAN_SYSROOT)).chain(std::iter::once_with(in_path).flatten())
 }

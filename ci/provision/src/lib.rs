@@ -10,7 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cache;
-mod command;
+pub mod command;
 pub mod debian;
 pub mod packages;
 pub mod progress;

@@ -1,7 +1,8 @@
 //! Link content: what a load at a gva yields, and where a store at it arrives.
 //!
 //! Every word of every device page follows from the VM's seed, the page and the
-//! word's place, so that no page looks like another and no VM like the one before.
+//! word's place, so that no page looks like another, nor like one of a VM with
+//! another seed.
 
 use monitor::Window;
 
