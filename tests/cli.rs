@@ -194,3 +194,29 @@ fn the_doctor_names_the_host() {
         assert!(subjects.contains(&subject), "{subjects:?}");
     }
 }
+
+#[test]
+fn the_cache_is_listed_and_cleaned() {
+    let cache = tempfile::tempdir().expect("a folder");
+    let images = |word: &str| {
+        let output = Command::new(PROGRAM)
+            .args(["images", word])
+            .env("MAPWITNESS_CACHE", cache.path())
+            .output()
+            .expect("it runs");
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(images("list").contains("empty"));
+    let entry = cache.path().join("kernel/0123456789abcdef0123456789abcdef");
+    std::fs::create_dir_all(&entry).expect("made");
+    std::fs::write(entry.join("inputs.txt"), "source: none\n").expect("written");
+    std::fs::write(entry.join("vmlinux"), vec![0; 3 << 20]).expect("written");
+    let listed = images("list");
+    assert!(
+        listed.contains("kernel") && listed.contains("4 MiB in all"),
+        "{listed}"
+    );
+    assert!(images("clean").contains("removed 1 artefacts"));
+    assert!(images("list").contains("empty"));
+}
