@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod layout;
 mod mapping;
+mod prefault;
 mod run;
 mod slots;
 mod vcpu;

@@ -1,5 +1,6 @@
 //! A VM from its configuration to its end.
 
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -20,6 +21,7 @@ use crate::cpuid::{self, Topology};
 use crate::error::{Ended, VmError};
 use crate::events::EventLoop;
 use crate::layout;
+use crate::prefault::prefault;
 use crate::slots::{MemSlot, Slots};
 use crate::vcpu::{self, Report, Shared, Vcpu};
 use crate::window::{self, Window};
@@ -32,8 +34,7 @@ pub struct Vm {
     // The order is that of dropping: threads and descriptors go before the memory
     // that KVM knows by its addresses.
     pub(crate) vcpus: Vec<Vcpu>,
-    /// Keeps the VM itself open.
-    _vm: VmFd,
+    vm: VmFd,
     pub(crate) shared: Arc<Shared>,
     pub(crate) reports: Receiver<(usize, Report)>,
     pub(crate) events: EventLoop,
@@ -93,7 +94,7 @@ impl Vm {
         }
         Ok(Self {
             vcpus,
-            _vm: vm,
+            vm,
             shared,
             reports,
             events,
@@ -165,6 +166,36 @@ impl Vm {
             .memory()
             .write_slice(bytes, GuestAddress(gpa.raw()))
             .map_err(|_| VmError::GuestMemory { gpa, len_bytes })
+    }
+
+    /// Descriptor of the VM, which this value keeps open.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open as long as `self.vm`, which `self` owns for
+        // the lifetime of this borrow.
+        unsafe { BorrowedFd::borrow_raw(self.vm.as_raw_fd()) }
+    }
+
+    /// Number of the descriptor of the vCPU that rang. It stays open as long as
+    /// this VM.
+    ///
+    /// # Errors
+    /// [`VmError::Config`] before the first doorbell.
+    pub fn vcpu_descriptor(&self) -> Result<RawFd, VmError> {
+        Ok(self.frozen_vcpu()?.fd().as_raw_fd())
+    }
+
+    /// Makes KVM map guest memory in its second-level tables, as an access of the
+    /// vCPU that rang would, without one (`KVM_PRE_FAULT_MEMORY`).
+    ///
+    /// # Errors
+    /// [`VmError::Kvm`] where KVM cannot (before Linux 6.11, under shadow paging)
+    /// or no memslot backs all of it.
+    pub fn prefault(&self, start: Gpa, len_bytes: u64) -> Result<(), VmError> {
+        let fd = self.frozen_vcpu()?.fd();
+        prefault(&fd, start, len_bytes).map_err(|source| VmError::Kvm {
+            call: "KVM_PRE_FAULT_MEMORY",
+            source,
+        })
     }
 
     fn frozen_vcpu(&self) -> Result<&Vcpu, VmError> {
