@@ -1,13 +1,18 @@
 //! What was found for one page, link by link.
 
-use addr::{Gpa, Gva, Hva};
+use addr::{Gpa, Gva, Hva, Pfn};
 use monitor::Vm;
 
 use crate::contract::DevicePage;
 use crate::guest_walk::{FrozenTables, TablesError, Walked};
 use crate::host_frame::{self, Frame, FrameError, Pagemap};
 use crate::memslot::{self, Hit};
+use crate::second_level::{Entry, LiveTables, chain};
 use crate::stamp::Seen;
+
+/// Looks at a page whose frame and second-level entry disagree. The host may move
+/// a page between the reading of one and of the other; it does not do so for ever.
+const LOOKS: usize = 4;
 
 /// All that the witnesses say of one page of a mapping.
 #[derive(Debug)]
@@ -22,8 +27,23 @@ pub struct PageEvidence {
     pub slot_frame: Option<Frame>,
     /// The host's frame that it gave to the device page which the contract names.
     pub device_frame: Option<Frame>,
+    /// What the second-level tables have for the gpa that the walk found, or why
+    /// that cannot be told.
+    pub second_level: Option<Result<Entry, String>>,
     /// What the guest saw there.
     pub seen: Option<Seen>,
+}
+
+impl PageEvidence {
+    /// Whether the second-level entry, as far as it and the device's frame are
+    /// known, leads to that frame.
+    fn frames_agree(&self) -> bool {
+        let (Some(Ok(entry)), Some(Ok(pfn))) = (&self.second_level, &self.device_frame) else {
+            return true;
+        };
+        let leads_to = |found: &walk::Translation<_>| Pfn::containing(found.address) == *pfn;
+        entry.walked.as_ref().is_ok_and(leads_to)
+    }
 }
 
 /// Gathers evidence on a guest that stands still.
@@ -31,6 +51,7 @@ pub struct Evidence<'vm> {
     vm: &'vm Vm,
     tables: FrozenTables<'vm>,
     pagemap: Result<Pagemap, FrameError>,
+    second_level: Result<LiveTables<'vm>, String>,
 }
 
 impl<'vm> Evidence<'vm> {
@@ -38,12 +59,13 @@ impl<'vm> Evidence<'vm> {
     ///
     /// # Errors
     /// [`TablesError`] when the guest's tables cannot be walked at all. A host that
-    /// hides its frames is no error here: it is said of each page.
+    /// hides its frames or tables is no error here: it is said of each page.
     pub fn of(vm: &'vm Vm) -> Result<Self, TablesError> {
         Ok(Self {
             vm,
             tables: FrozenTables::of(vm)?,
             pagemap: Pagemap::open(),
+            second_level: LiveTables::of(vm).map_err(|error| chain(&error)),
         })
     }
 
@@ -58,14 +80,37 @@ impl<'vm> Evidence<'vm> {
         let walked = self.tables.walk(gva);
         let gpa = walked.as_ref().ok().map(|found| found.address);
         let slot = gpa.and_then(|gpa: Gpa| memslot::find(self.vm.memslots(), gpa));
-        let (device_frame, slot_frame) = self.frames(device_page, slot.map(|hit| hit.hva));
-        PageEvidence {
-            gva,
-            walked,
-            slot,
-            slot_frame,
-            device_frame,
-            seen,
+        let look = || {
+            let (device_frame, slot_frame) = self.frames(device_page, slot.map(|hit| hit.hva));
+            PageEvidence {
+                gva,
+                walked,
+                slot,
+                slot_frame,
+                device_frame,
+                second_level: gpa.map(|gpa| self.second_level(gpa)),
+                seen: None,
+            }
+        };
+        let mut found = look();
+        for _ in 1..LOOKS {
+            if found.frames_agree() {
+                break;
+            }
+            self.reread();
+            found = look();
+        }
+        PageEvidence { seen, ..found }
+    }
+
+    fn second_level(&self, gpa: Gpa) -> Result<Entry, String> {
+        let tables = self.second_level.as_ref().map_err(Clone::clone)?;
+        tables.page(gpa).map_err(|error| chain(&error))
+    }
+
+    fn reread(&self) {
+        if let Ok(tables) = &self.second_level {
+            tables.reread();
         }
     }
 

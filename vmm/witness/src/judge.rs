@@ -1,5 +1,6 @@
 //! Holds the evidence for a page against its contract. Pure.
 
+mod below;
 mod verdict;
 mod words;
 
@@ -18,8 +19,7 @@ use crate::host_frame::{Frame, FrameError};
 use crate::link::Link;
 use crate::stamp::{IDENTITY, LAST, Seen, Stamps};
 
-/// Judges one page, numbered `page` in its mapping. Second-level evidence does
-/// not exist yet, so that link is never among those that pass.
+/// Judges one page, numbered `page` in its mapping.
 pub fn judge_page(
     plan: &Plan,
     stamps: &Stamps,
@@ -151,10 +151,11 @@ impl<'a> Judge<'a> {
             access,
             memory_type,
         };
-        let chain: [(Link, Question<'a>); 4] = [
+        let chain: [(Link, Question<'a>); 5] = [
             (Link::GuestWalk, Self::guest_walk),
             (Link::Memslot, Self::memslot),
             (Link::HostFrame, Self::host_frame),
+            (Link::SecondLevel, Self::second_level),
             (Link::Stamp, Self::stamp),
         ];
         let mut links = vec![Link::Contract];

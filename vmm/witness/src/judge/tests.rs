@@ -2,6 +2,7 @@
 
 mod absence;
 mod any;
+mod below;
 mod content;
 mod fixture;
 mod host;
@@ -12,15 +13,15 @@ use walk::MemoryType;
 
 use super::{PageVerdict, judge_page};
 use crate::contract::{Access, DevicePage, Expected, Plan};
-use crate::link::Link::{self, Contract, GuestWalk, HostFrame, Memslot, Stamp};
-use fixture::{ACCESSED, BIT_7, Case, DIRTY, NO_EXECUTE, PAGE, STAMPS};
+use crate::link::Link::{self, Contract, GuestWalk, HostFrame, Memslot, SecondLevel, Stamp};
+use fixture::{ACCESSED, BIT_7, Case, DIRTY, NO_EXECUTE, Nested, PAGE, STAMPS};
 
 const B3: DevicePage = DevicePage { window: 1, page: 3 };
 const B4: DevicePage = DevicePage { window: 1, page: 4 };
 const BIG5: DevicePage = DevicePage { window: 2, page: 5 };
 const RO1: DevicePage = DevicePage { window: 3, page: 1 };
 
-const CHAIN: &[Link] = &[Contract, GuestWalk, Memslot, HostFrame, Stamp];
+const CHAIN: &[Link] = &Link::ALL;
 
 /// What must become of a case.
 enum End<'a> {
@@ -72,7 +73,7 @@ fn clear(case: &mut Case, depth: usize, bits: u64) {
 }
 
 #[test]
-fn what_is_right_passes_by_all_five_links() {
+fn what_is_right_passes_by_all_links() {
     let pages = [
         (DevicePage { window: 0, page: 0 }, Access::READ_WRITE),
         (B3, Access::READ_WRITE),
@@ -122,7 +123,7 @@ fn what_the_contract_does_not_say_does_not_count() {
                 },
                 Pass(CHAIN, &[]),
             ),
-            ("nobody looked", |c| c.seen = None, Pass(&CHAIN[..4], &[])),
+            ("nobody looked", |c| c.seen = None, Pass(&CHAIN[..5], &[])),
         ],
     );
 }
@@ -159,7 +160,7 @@ fn a_wrong_contract_fails_as_such() {
 }
 
 /// The part of a case that each link speaks of, spoiled.
-const SPOILED: [(Link, Change); 5] = [
+const SPOILED: [(Link, Change); 6] = [
     (Contract, |c| {
         c.expected = Expected::Present {
             page: DevicePage { window: 9, page: 3 },
@@ -170,6 +171,9 @@ const SPOILED: [(Link, Change); 5] = [
     (GuestWalk, |c| set(c, 3, 0x2000)),
     (Memslot, |c| c.slot = None),
     (HostFrame, |c| c.slot_frame = Some(Ok(Pfn::new(1)))),
+    (SecondLevel, |c| {
+        c.second_level = Some(Ok(Nested::mapping(0xd100_5000, Pfn::new(1), true).entry()))
+    }),
     (Stamp, |c| {
         c.seen.as_mut().expect("seen").stored = Some(Ok(Vec::new()))
     }),
@@ -216,7 +220,7 @@ fn an_empty_plan_passes_no_page() {
 }
 
 #[test]
-fn a_mismatch_shows_every_step_and_both_frames() {
+fn a_mismatch_shows_every_step_of_both_walks_and_both_frames() {
     let mut case = b3();
     set(&mut case, 3, 0x2000);
     let PageVerdict::Fail(mismatch) = case.judge().0 else {
@@ -238,6 +242,12 @@ fn a_mismatch_shows_every_step_and_both_frames() {
             "page 3 of memslot 2 (Window(1)), writable: hva 0x7e00d1005000",
             "host frame behind it: pfn 0x80015",
             "host frame of the expected page: pfn 0x80015",
+            "second level 4 entry 0x0 at hpa 0x1000: 0x0000000000005067",
+            "second level 3 entry 0x3 at hpa 0x5018: 0x0000000000003067",
+            "second level 2 entry 0x88 at hpa 0x3440: 0x0000000000009067",
+            "second level 1 entry 0x5 at hpa 0x9028: 0x0000000080015067",
+            "second level -> pfn 0x80015, writable, WB, a page of 4 KiB",
+            "memory type: UC- by the guest, WB by the second level: UC",
         ]
     );
 }

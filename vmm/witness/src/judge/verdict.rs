@@ -19,7 +19,8 @@ pub struct Mismatch {
     pub found: String,
     /// Each step of the walk of the guest's tables, from the root down.
     pub guest_walk: Vec<String>,
-    /// The page in the host: memslot and frames, as far as they are known.
+    /// The page in the host, as far as it is known: memslot, frames and each step
+    /// of the walk of the second-level tables.
     pub host: Vec<String>,
 }
 

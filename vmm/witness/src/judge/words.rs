@@ -3,7 +3,7 @@
 use addr::Gpa;
 use walk::{Steps, Translation};
 
-use super::{Judge, Wanted};
+use super::{Judge, Wanted, below};
 use crate::contract::{Access, DevicePage};
 use crate::memslot::Hit;
 
@@ -95,6 +95,10 @@ impl Judge<'_> {
         }
         if let Some(Ok(pfn)) = &self.evidence.device_frame {
             lines.push(format!("host frame of the expected page: pfn {pfn}"));
+        }
+        if let Some(Ok(entry)) = &self.evidence.second_level {
+            let asked = self.evidence.walked.as_ref().ok();
+            lines.extend(below::lines(entry, asked.map(|found| found.memory_type)));
         }
         lines
     }

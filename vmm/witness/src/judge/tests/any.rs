@@ -8,11 +8,12 @@ use walk::{MemoryType, TableRead};
 
 use super::super::PageVerdict;
 use super::CHAIN;
-use super::fixture::{Case, PAT, STAMPS, TABLES, loaded, plan};
+use super::fixture::{Case, Nested, PAT, STAMPS, TABLES, loaded, plan};
 use crate::contract::{Access, DevicePage, Expected};
 use crate::host_frame::FrameError;
 use crate::link::Link;
 use crate::memslot::Hit;
+use crate::second_level::Entry;
 use crate::stamp::{Loaded, Seen};
 
 /// What the raw entries amount to.
@@ -119,11 +120,13 @@ fn right(case: &Case) -> Option<Vec<Link>> {
         (Some(Ok(device)), Some(Ok(slot))) => Some(device != slot),
         (device, slot) => (gone(device) || gone(slot)).then_some(true),
     };
-    if !as_mapped || !in_slot || frames_differ == Some(true) {
+    let below = right_below(case, window.read_only);
+    if !as_mapped || !in_slot || frames_differ == Some(true) || below == Some(false) {
         return None;
     }
     let mut links = vec![Link::Contract, Link::GuestWalk, Link::Memslot];
     links.extend(frames_differ.map(|_| Link::HostFrame));
+    links.extend(below.map(|_| Link::SecondLevel));
     let Some(seen) = &case.seen else {
         return Some(links);
     };
@@ -137,6 +140,17 @@ fn right(case: &Case) -> Option<Vec<Link>> {
         _ => return None,
     }
     Some(links)
+}
+
+/// Whether the leaf that the nested walk read is the one of the device's frame;
+/// `None` when one of the two is not known.
+fn right_below(case: &Case, read_only: bool) -> Option<bool> {
+    let (Some(Ok(entry)), Some(Ok(pfn))) = (&case.second_level, &case.device_frame) else {
+        return None;
+    };
+    let leaf = entry.walked.as_ref().ok()?.steps.last()?.raw;
+    let rights = if read_only { 5 } else { 7 };
+    Some(leaf << 12 >> 24 == pfn.raw() && leaf & 7 == rights)
 }
 
 fn pages() -> impl Strategy<Value = DevicePage> {
@@ -156,6 +170,10 @@ fn right_cases() -> impl Strategy<Value = Case> {
         let level = [Level::Pte, Level::Pmd, Level::Pud][usize::from(level - 1)];
         Case::right(DevicePage { window, page }, access, level)
     })
+}
+
+fn same_frame(frame: &Result<Pfn, FrameError>) -> Option<Result<Pfn, FrameError>> {
+    frame.as_ref().ok().map(|pfn| Ok(*pfn))
 }
 
 fn frames() -> impl Strategy<Value = Option<Result<Pfn, FrameError>>> {
@@ -215,6 +233,17 @@ fn contracts() -> impl Strategy<Value = Expected> {
     prop_oneof![Just(Expected::Absent), present]
 }
 
+fn nested() -> impl Strategy<Value = Option<Result<Entry, String>>> {
+    let gpa = (0_u64..1 << 36).prop_map(|page| page << 12);
+    let entry = (gpa, 0_u64..3, any::<bool>())
+        .prop_map(|(gpa, pfn, write)| Nested::mapping(gpa, Pfn::new(pfn), write).entry());
+    prop_oneof![
+        1 => Just(None),
+        1 => Just(Some(Err("run as root".to_owned()))),
+        4 => entry.prop_map(|entry| Some(Ok(entry))),
+    ]
+}
+
 /// One part of a case, changed: by another, or by as little as can be.
 fn changed(case: impl Strategy<Value = Case>) -> impl Strategy<Value = Case> {
     let parts = (
@@ -224,10 +253,11 @@ fn changed(case: impl Strategy<Value = Case>) -> impl Strategy<Value = Case> {
         frames(),
         looks(),
         any::<u64>(),
+        nested(),
     );
-    let which = (0_u8..15, 0_usize..4, 0_u32..64);
+    let which = (0_u8..17, 0_usize..4, 0_u32..64);
     (case, parts, which).prop_map(|(mut case, parts, (part, depth, bit))| {
-        let (expected, slot, slot_frame, device_frame, seen, word) = parts;
+        let (expected, slot, slot_frame, device_frame, seen, word, nested) = parts;
         match part {
             0 => case.expected = expected,
             1 => case.slot = slot,
@@ -244,6 +274,8 @@ fn changed(case: impl Strategy<Value = Case>) -> impl Strategy<Value = Case> {
                 }
             }
             13 => case.seen = None,
+            14 => case.second_level = nested,
+            15 => case.slot_frame = case.device_frame.as_ref().and_then(same_frame),
             _ => {}
         }
         case
@@ -260,7 +292,7 @@ proptest! {
         let right = right(&case);
         let asked: &[Link] = match (case.expected, &case.seen) {
             (Expected::Absent, _) => &CHAIN[..2],
-            (_, None) => &CHAIN[..4],
+            (_, None) => &CHAIN[..5],
             (_, Some(_)) => CHAIN,
         };
         let told = format!("{case:?}");

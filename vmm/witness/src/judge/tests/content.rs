@@ -86,7 +86,7 @@ fn a_store_must_arrive_once_and_in_its_page() {
             (
                 "not tried",
                 |c| seen(c).stored = None,
-                Pass(&CHAIN[..4], &[Stamp]),
+                Pass(&CHAIN[..5], &[Stamp]),
             ),
         ],
     );

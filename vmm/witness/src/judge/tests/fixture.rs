@@ -1,8 +1,9 @@
 //! Guest tables in memory, and a page with all the evidence for it.
 
-use addr::{Gpa, Gva, Hva, Level, PAGE_SIZE, Pfn};
+use addr::{Gpa, Gva, Hpa, Hva, Level, PAGE_SIZE, Pfn};
 use monitor::{MemSlot, SlotUse};
-use walk::{GuestTables, MemoryType, PagingRegs, TableRead, Vendor};
+use second_level::ReadError;
+use walk::{GuestTables, MemoryType, NptRegs, PagingRegs, SecondLevel, TableRead, Vendor};
 
 use super::super::{PageVerdict, Unwitnessed, judge_page};
 use crate::contract::{Access, DevicePage, Expected, Plan, WindowPlan};
@@ -10,6 +11,7 @@ use crate::evidence::PageEvidence;
 use crate::guest_walk::{NoMemory, Walked};
 use crate::host_frame::FrameError;
 use crate::memslot::{self, Hit};
+use crate::second_level::{BroughtIn, Entry};
 use crate::stamp::{IDENTITY, LAST, Loaded, Seen, Stamps};
 
 pub const PRESENT: u64 = 1 << 0;
@@ -132,6 +134,65 @@ impl TableRead for Tables {
     }
 }
 
+/// The nested path to one page: NPT, as KVM fills it.
+#[derive(Clone, Copy, Debug)]
+pub struct Nested {
+    pub gpa: u64,
+    /// The entries on the way to `gpa`, from the root down.
+    pub path: [u64; 4],
+}
+
+impl Nested {
+    /// Leads `gpa` to a frame; stores are taken where `write`.
+    pub fn mapping(gpa: u64, frame: Pfn, write: bool) -> Self {
+        let [_, pud, pmd, pte] = TABLES;
+        let leaf = frame.raw() << 12 | if write { TABLE } else { TABLE & !WRITE };
+        Self {
+            gpa,
+            path: [pud | TABLE, pmd | TABLE, pte | TABLE, leaf],
+        }
+    }
+
+    pub fn entry(&self) -> Entry {
+        let regs = NptRegs {
+            ncr3: TABLES[0],
+            five_levels: false,
+            pat: PAT,
+            nxe: true,
+            maxphyaddr: 46,
+            gib_pages: true,
+            encryption_bit: None,
+        };
+        let tables = SecondLevel::npt(&regs).expect("a root");
+        let walked = tables.walk(self, Gpa::new(self.gpa));
+        let raw = match &walked {
+            Ok(found) => found.steps.last().map(|step| step.raw),
+            Err(error) => error.raw(),
+        };
+        Entry {
+            means: raw.map(|raw| tables.spte(raw)),
+            walked,
+            brought_in: BroughtIn::Already,
+        }
+    }
+}
+
+impl TableRead for Nested {
+    type Addr = Hpa;
+    type Error = ReadError;
+
+    fn read_entry(&self, at: Hpa) -> Result<u64, ReadError> {
+        if at.raw() >= RAM_END {
+            return Err(ReadError::NotMapped(at));
+        }
+        let levels = [Level::P4d, Level::Pud, Level::Pmd, Level::Pte];
+        let place = |(table, level): (u64, Level)| table + level.index(self.gpa) * 8;
+        let on_path = TABLES.into_iter().zip(levels).map(place);
+        let found = on_path.zip(self.path).find(|(place, _)| *place == at.raw());
+        Ok(found.map_or(0, |(_, entry)| entry))
+    }
+}
+
 /// A contract for one page and the evidence to hold against it.
 #[derive(Debug)]
 pub struct Case {
@@ -140,6 +201,7 @@ pub struct Case {
     pub slot: Option<Hit>,
     pub slot_frame: Option<Result<Pfn, FrameError>>,
     pub device_frame: Option<Result<Pfn, FrameError>>,
+    pub second_level: Option<Result<Entry, String>>,
     pub seen: Option<Seen>,
 }
 
@@ -173,6 +235,12 @@ impl Case {
             slot: memslot::find(&slots(), gpa),
             slot_frame: Some(Ok(frame)),
             device_frame: Some(Ok(frame)),
+            second_level: Some(Ok(Nested::mapping(
+                gpa.raw(),
+                frame,
+                !plan().windows[page.window].read_only,
+            )
+            .entry())),
             seen: Some(Seen {
                 loaded: Ok(loaded(page)),
                 stored: access.write.then(|| Ok(vec![page])),
@@ -191,6 +259,7 @@ impl Case {
             slot: None,
             slot_frame: None,
             device_frame: None,
+            second_level: None,
             seen: None,
         }
     }
@@ -202,6 +271,7 @@ impl Case {
             slot: self.slot,
             slot_frame: self.slot_frame,
             device_frame: self.device_frame,
+            second_level: self.second_level,
             seen: self.seen,
         };
         (self.expected, evidence)

@@ -8,7 +8,7 @@ use super::fixture::Case;
 use super::{RO1, b3, check};
 use crate::contract::Access;
 use crate::host_frame::FrameError;
-use crate::link::Link::{Contract, GuestWalk, HostFrame, Memslot, Stamp};
+use crate::link::Link::{Contract, GuestWalk, HostFrame, Memslot, SecondLevel, Stamp};
 use crate::memslot::Hit;
 
 #[test]
@@ -80,7 +80,15 @@ fn unreadable() -> std::io::Error {
 
 #[test]
 fn another_frame_or_none_fails_and_a_hidden_one_counts_for_nothing() {
-    const UNHEARD: End<'_> = Pass(&[Contract, GuestWalk, Memslot, Stamp], &[HostFrame]);
+    // Without the device's frame there is nothing to hold the second level against.
+    const UNHEARD: End<'_> = Pass(
+        &[Contract, GuestWalk, Memslot, Stamp],
+        &[HostFrame, SecondLevel],
+    );
+    const SLOT_UNHEARD: End<'_> = Pass(
+        &[Contract, GuestWalk, Memslot, SecondLevel, Stamp],
+        &[HostFrame],
+    );
     const GONE: End<'_> = Fail(
         HostFrame,
         "a page locked in the host's memory",
@@ -115,7 +123,7 @@ fn another_frame_or_none_fails_and_a_hidden_one_counts_for_nothing() {
             (
                 "one hidden",
                 |c| c.slot_frame = Some(Err(FrameError::Hidden)),
-                UNHEARD,
+                SLOT_UNHEARD,
             ),
             (
                 "pagemap closed",
@@ -130,7 +138,12 @@ fn another_frame_or_none_fails_and_a_hidden_one_counts_for_nothing() {
                         source: unreadable(),
                     }));
                 },
-                UNHEARD,
+                SLOT_UNHEARD,
+            ),
+            (
+                "slot's not looked at",
+                |c| c.slot_frame = None,
+                SLOT_UNHEARD,
             ),
             (
                 "pages on the move",
@@ -140,7 +153,6 @@ fn another_frame_or_none_fails_and_a_hidden_one_counts_for_nothing() {
                 },
                 UNHEARD,
             ),
-            ("slot's not looked at", |c| c.slot_frame = None, UNHEARD),
             ("device's not looked at", |c| c.device_frame = None, UNHEARD),
             (
                 "neither looked at",

@@ -1,0 +1,123 @@
+//! Link second level: what the processor's own entry must be.
+
+use std::error::Error as _;
+
+use addr::{Gpa, Hpa, PAGE_SIZE, Pfn};
+use walk::{MemoryType, Steps, Translation};
+
+use super::{Held, Judge, Unmet, Wanted, disagrees, words};
+use crate::contract::WindowPlan;
+use crate::second_level::{BroughtIn, Entry};
+
+impl Judge<'_> {
+    /// The entry names the frame that the host gave to the page, takes stores just
+    /// where the window does, is write-back, as all RAM is to the host, and maps
+    /// nothing beyond the window.
+    pub(super) fn second_level(&self, wanted: &Wanted) -> Held {
+        let unheard = |why: &str| Err(Unmet::Unheard(why.to_owned()));
+        let entry = match &self.evidence.second_level {
+            Some(Ok(entry)) => entry,
+            Some(Err(why)) => return unheard(why),
+            None => return unheard("no guest physical address to look at"),
+        };
+        let Some(Ok(pfn)) = self.evidence.device_frame else {
+            return unheard("the host frame to compare with is not known");
+        };
+        let Some(window) = self.plan.windows.get(wanted.page.window) else {
+            return unheard("no such window");
+        };
+        let found = match (&entry.walked, &entry.brought_in) {
+            (Ok(found), _) if is_right(found, pfn, wanted.gpa, window) => return Ok(()),
+            (Err(error), BroughtIn::Unsupported(why)) if error.is_not_present() => {
+                return unheard(&format!(
+                    "the guest has not accessed the page yet, and {why}"
+                ));
+            }
+            _ => describe(entry),
+        };
+        let mode = words::slot_mode(window.read_only);
+        let name = self.plan.name(wanted.page);
+        disagrees(
+            format!("pfn {pfn}, the frame of {name}, {mode}, WB, within the window"),
+            found,
+        )
+    }
+}
+
+fn is_right(found: &Translation<Hpa>, pfn: Pfn, gpa: Gpa, window: &WindowPlan) -> bool {
+    Pfn::containing(found.address) == pfn
+        && found.access.read
+        && found.access.user
+        && found.access.write != window.read_only
+        && found.memory_type == MemoryType::WriteBack
+        && is_within(gpa, found.page_bytes(), window)
+}
+
+/// Whether the page of `len_bytes` around `gpa` is all of the window's.
+fn is_within(gpa: Gpa, len_bytes: u64, window: &WindowPlan) -> bool {
+    let Some(before) = gpa.checked_offset_from(window.base) else {
+        return false;
+    };
+    let into_page = gpa.raw() & (len_bytes - 1);
+    before
+        .checked_sub(into_page)
+        .and_then(|start| start.checked_add(len_bytes))
+        .is_some_and(|end| end <= window.npages.saturating_mul(PAGE_SIZE))
+}
+
+/// An entry in words.
+fn describe(entry: &Entry) -> String {
+    let error = match &entry.walked {
+        Ok(found) => return describe_leaf(found),
+        Err(error) => error,
+    };
+    let mut text = error.to_string();
+    if let Some(cause) = error.source() {
+        text.push_str(&format!(": {cause}"));
+    }
+    if let Some(means) = entry.means {
+        text.push_str(&format!(", {means}"));
+    }
+    if let BroughtIn::Refused(why) = &entry.brought_in {
+        text.push_str(&format!("; {why}"));
+    }
+    text
+}
+
+fn describe_leaf(found: &Translation<Hpa>) -> String {
+    let mut text = format!(
+        "pfn {}, {}, {}, a page of {} KiB",
+        Pfn::containing(found.address),
+        words::slot_mode(!found.access.write),
+        found.memory_type,
+        found.page_bytes() / 1024,
+    );
+    if !found.access.read || !found.access.user {
+        text.push_str(", not readable by a guest");
+    }
+    text
+}
+
+/// The walk, entry by entry, and what becomes of the memory type that the guest
+/// asks for.
+pub(super) fn lines(entry: &Entry, asked: Option<MemoryType>) -> Vec<String> {
+    let steps = match &entry.walked {
+        Ok(found) => Some(&found.steps),
+        Err(error) => error.steps(),
+    };
+    let found = entry.walked.as_ref().ok();
+    let effective = found.zip(asked).and_then(|(found, asked)| {
+        let effective = found.type_in_effect(asked)?;
+        let below = found.memory_type;
+        Some(format!(
+            "memory type: {asked} by the guest, {below} by the second level: {effective}"
+        ))
+    });
+    steps
+        .into_iter()
+        .flat_map(Steps::iter)
+        .map(|step| format!("second {step}"))
+        .chain([format!("second level -> {}", describe(entry))])
+        .chain(effective)
+        .collect()
+}
