@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod doctor;
 mod exit;
 mod images;
 mod table;
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
     }
     let outcome = match Args::parse().command {
         Command::Check(options) => check::run(&options),
-        Command::Doctor(options) => doctor(options.json),
+        Command::Doctor(options) => doctor::run(options.json),
         Command::Images(command) => images::run(&command),
     };
     outcome
@@ -31,29 +32,4 @@ fn main() -> ExitCode {
             Exit::NotChecked
         })
         .into()
-}
-
-fn doctor(json: bool) -> anyhow::Result<Exit> {
-    let found = hosts::doctor::examine();
-    if json {
-        let findings: Vec<_> = found
-            .findings()
-            .into_iter()
-            .map(|finding| {
-                serde_json::json!({
-                    "subject": finding.subject,
-                    "good": finding.good,
-                    "found": finding.found,
-                    "help": finding.help,
-                })
-            })
-            .collect();
-        println!("{:#}", serde_json::json!({ "findings": findings }));
-    } else {
-        print!("{found}");
-    }
-    Ok(match found.choice {
-        Ok(_) => Exit::Pass,
-        Err(_) => Exit::NotChecked,
-    })
 }

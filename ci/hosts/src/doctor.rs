@@ -245,14 +245,20 @@ fn installed(subject: &'static str, program: Option<&Installed>, package: &str) 
 
 impl fmt::Display for Doctor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for finding in self.findings() {
-            let mark = if finding.good { "ok" } else { "--" };
-            writeln!(f, "{mark} {}: {}", finding.subject, finding.found)?;
-            if let Some(help) = finding.help {
-                writeln!(f, "     would help: {help}")?;
-            }
+        self.findings()
+            .iter()
+            .try_for_each(|finding| finding.fmt(f))
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = if self.good { "ok" } else { "--" };
+        writeln!(f, "{mark} {}: {}", self.subject, self.found)?;
+        match &self.help {
+            Some(help) => writeln!(f, "     would help: {help}"),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
