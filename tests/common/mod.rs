@@ -77,6 +77,15 @@ pub fn window(guest: &Guest, name: &str) -> usize {
         .expect("a standard window")
 }
 
+/// Place of that window's memslot in the VMM's table.
+pub fn slot(guest: &Guest, name: &str) -> usize {
+    let wanted = monitor::SlotUse::Window(window(guest, name));
+    let mut slots = guest.vm().memslots().iter();
+    slots
+        .position(|slot| slot.used_for == wanted)
+        .expect("every window has a slot")
+}
+
 /// Opens the file that offers a window.
 pub fn open(guest: &mut Guest, strategy: Strategy, window: usize, mode: OpenMode) -> Fd {
     guest

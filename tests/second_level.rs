@@ -1,0 +1,264 @@
+//! The live second-level tables: every page of a mapping followed to the entry
+//! that the processor uses, and faults of the host told from faults of the driver.
+
+mod common;
+mod faults;
+
+use std::fs;
+
+use addr::{Level, PAGE_SIZE, Pfn};
+use common::{Ask, guest, guest_with, mapped};
+use faults::{KvmSlot, Memory};
+use harness::observe::Judged;
+use harness::{Guest, Mapping, Presence, Strategy};
+use rstest::rstest;
+use wire::Prot;
+use witness::Link;
+use witness::host_frame::Pagemap;
+use witness::second_level::{LiveTables, host};
+
+fn whole(guest: &mut Guest, strategy: Strategy, window: &'static str) -> Mapping {
+    let described = &guest.plan().windows[common::window(guest, window)];
+    let ask = Ask {
+        strategy,
+        window,
+        first_page: 0,
+        npages: described.npages,
+        prot: if described.read_only {
+            Prot::READ
+        } else {
+            Prot::READ_WRITE
+        },
+    };
+    mapped(guest, ask)
+}
+
+/// Every page present and heard at the second level.
+#[track_caller]
+fn assert_witnessed(judged: &Judged, npages: u64) {
+    assert_eq!(judged.mismatch, None);
+    assert_eq!(judged.unwitnessed.get(&Link::SecondLevel), None);
+    assert_eq!(judged.present, npages);
+    assert_eq!(judged.links.get(Link::SecondLevel), npages, "{judged:?}");
+}
+
+/// Lets the guest run without any use of a mapping. KVM exchanges a root that it
+/// has retired when it enters the guest.
+fn run(guest: &mut Guest) {
+    let fd = common::open(guest, Strategy::Eager, 0, wire::OpenMode::ReadOnly);
+    guest.close(fd).expect("an answer").expect("closed");
+}
+
+/// The link that is blamed, and the page; the guest's walk must have been right.
+#[track_caller]
+fn blamed(judged: &Judged) -> (Link, u64) {
+    let mismatch = judged.mismatch.as_ref().expect("a mismatch");
+    assert!(mismatch.link > Link::Memslot, "{mismatch:#?}");
+    (mismatch.link, mismatch.page)
+}
+
+#[rstest]
+fn every_page_is_followed_to_the_processors_own_entry(
+    #[values(Strategy::Eager, Strategy::Lazy)] strategy: Strategy,
+    #[values("page", "odd", "large", "readonly")] window: &'static str,
+) {
+    let mut guest = guest();
+    let mapping = whole(&mut guest, strategy, window);
+    let npages = mapping.spec.npages;
+    if strategy == Strategy::Eager {
+        // Nothing was accessed yet, so that KVM had to be made to map it.
+        let before = guest.witness(&mapping, &Presence::All).expect("walked");
+        assert_witnessed(&before, npages);
+    }
+    let in_use = guest.witness_in_use(&mapping).expect("walked");
+    assert_witnessed(&in_use, npages);
+    assert_eq!(in_use.links.get(Link::Stamp), npages);
+}
+
+/// By default the processor's own depth, which need not be the guest's.
+#[test]
+fn the_root_is_kvms_own_and_as_deep_as_the_host_pages() {
+    let guest = guest();
+    let root = LiveTables::of(guest.vm()).expect("found").root();
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").expect("there");
+    let deep = cpuinfo.contains("57 bits virtual");
+    assert_eq!(root.top, if deep { Level::Pgd } else { Level::P4d });
+    assert!(root.listed, "KVM's list of roots has {root:?}");
+}
+
+#[test]
+fn each_vm_of_a_process_has_tables_of_its_own() {
+    let (mut one, mut other) = (guest(), guest());
+    let root = |guest: &Guest| LiveTables::of(guest.vm()).expect("found").root().table;
+    assert_ne!(root(&one), root(&other));
+    for guest in [&mut one, &mut other] {
+        let mapping = whole(guest, Strategy::Eager, "odd");
+        assert_witnessed(&guest.witness_in_use(&mapping).expect("walked"), 13);
+    }
+}
+
+/// KVM may keep entries after munmap: it knows memslots, not mappings. But none of
+/// them may lead to a frame that is not the window's own.
+#[rstest]
+fn after_munmap_no_entry_leads_to_a_foreign_frame(
+    #[values(Strategy::Eager, Strategy::Lazy)] strategy: Strategy,
+) {
+    let mut guest = guest();
+    for window in ["page", "odd", "large", "readonly"] {
+        let mapping = whole(&mut guest, strategy, window);
+        guest.witness_in_use(&mapping).expect("walked");
+        guest
+            .munmap(mapping.gva, mapping.spec.len_bytes())
+            .expect("an answer")
+            .expect("unmapped");
+    }
+    let tables = LiveTables::of(guest.vm()).expect("found");
+    let pagemap = Pagemap::open().expect("open");
+    let mut led_there = 0;
+    for window in guest.vm().windows() {
+        for page in 0..window.npages() {
+            let gpa = window.base().checked_add(page * PAGE_SIZE).expect("small");
+            let Ok(found) = tables.look(gpa).walked else {
+                continue;
+            };
+            let hva = window.ledger_hva(page).expect("in the window");
+            let own = pagemap.pfn(hva).expect("locked");
+            assert_eq!(Pfn::containing(found.address), own, "gpa {gpa}");
+            led_there += 1;
+        }
+        // The pages after a window are nobody's.
+        let past = window
+            .base()
+            .checked_add(window.len_bytes())
+            .expect("small");
+        assert!(tables.look(past).walked.is_err(), "{past} is mapped");
+    }
+    assert!(led_there > 0, "nothing was looked at");
+}
+
+#[test]
+fn a_driver_that_is_off_by_one_is_blamed_by_the_guests_own_tables() {
+    let mut guest = guest_with("off-by-one");
+    let mapping = whole(&mut guest, Strategy::Eager, "odd");
+    let judged = guest.witness(&mapping, &Presence::All).expect("walked");
+    let mismatch = judged.mismatch.expect("a mismatch");
+    assert_eq!((mismatch.link, mismatch.page), (Link::GuestWalk, 1));
+    let lines = mismatch.host.join("\n");
+    assert!(lines.contains("second level"), "both walks: {lines}");
+}
+
+#[rstest]
+fn a_memslot_swapped_under_the_guest_is_blamed_on_the_second_level(
+    #[values(false, true)] in_use: bool,
+) {
+    let mut guest = guest();
+    let mapping = whole(&mut guest, Strategy::Eager, "odd");
+    let before = guest.witness(&mapping, &Presence::All).expect("walked");
+    assert_witnessed(&before, 13);
+    // KVM is told of the memory of another window; the VMM's own table is not.
+    let large = guest.vm().memslots()[common::slot(&guest, "large")];
+    let odd = KvmSlot::of(&guest, "odd");
+    odd.replace(guest.vm(), large.hva, false);
+    let judged = if in_use {
+        guest.witness_in_use(&mapping).expect("walked")
+    } else {
+        run(&mut guest);
+        guest.witness(&mapping, &Presence::All).expect("walked")
+    };
+    assert_eq!(blamed(&judged), (Link::SecondLevel, 0));
+}
+
+#[rstest]
+fn a_slot_with_other_rights_than_the_window_is_blamed_on_the_second_level(
+    #[values(("readonly", false), ("odd", true))] (window, read_only): (&'static str, bool),
+) {
+    let mut guest = guest();
+    let mapping = whole(&mut guest, Strategy::Eager, window);
+    let slot = KvmSlot::of(&guest, window);
+    let hva = slot.hva();
+    slot.replace(guest.vm(), hva, read_only);
+    run(&mut guest);
+    let judged = guest.witness(&mapping, &Presence::All).expect("walked");
+    assert_eq!(blamed(&judged), (Link::SecondLevel, 0));
+}
+
+#[test]
+fn a_slot_that_kvm_has_lost_is_blamed_on_the_second_level() {
+    let mut guest = guest();
+    let mapping = whole(&mut guest, Strategy::Eager, "odd");
+    KvmSlot::of(&guest, "odd").remove(guest.vm());
+    run(&mut guest);
+    let judged = guest.witness(&mapping, &Presence::All).expect("walked");
+    assert_eq!(blamed(&judged), (Link::SecondLevel, 0));
+}
+
+#[test]
+fn a_remapped_host_page_is_blamed_on_the_host_frame() {
+    let mut guest = guest();
+    let mapping = whole(&mut guest, Strategy::Eager, "odd");
+    let before = guest.witness_in_use(&mapping).expect("walked");
+    assert_witnessed(&before, 13);
+    faults::remap(KvmSlot::of(&guest, "odd").page_hva(5));
+    let judged = guest.witness(&mapping, &Presence::All).expect("walked");
+    assert_eq!(blamed(&judged), (Link::HostFrame, 5));
+}
+
+/// The opposite fault: the VMM looks at memory that the guest no longer has.
+#[test]
+fn a_stale_view_of_the_host_is_blamed_on_the_host() {
+    let mut guest = guest();
+    let mapping = whole(&mut guest, Strategy::Lazy, "odd");
+    let copy = Memory::ordinary(13);
+    KvmSlot::of(&guest, "odd").replace(guest.vm(), copy.hva(), false);
+    let judged = guest.witness_in_use(&mapping).expect("walked");
+    assert_eq!(blamed(&judged), (Link::SecondLevel, 0));
+}
+
+#[test]
+fn a_root_that_kvm_retires_is_noticed_and_the_next_one_is_found() {
+    let mut guest = guest();
+    let mapping = whole(&mut guest, Strategy::Eager, "odd");
+    let witnessed = guest.witness_in_use(&mapping).expect("walked");
+    assert_witnessed(&witnessed, 13);
+    let fd = guest.vm().vcpu_descriptor().expect("at the doorbell");
+    assert!(host().expect("open").root(fd).expect("a root").listed);
+
+    let slot = KvmSlot::of(&guest, "odd");
+    slot.replace(guest.vm(), slot.hva(), false);
+    let retired = host()
+        .expect("open")
+        .root(fd)
+        .expect_err("no root in force");
+    assert!(retired.is_passing(), "{retired}");
+    let unheard = guest.witness(&mapping, &Presence::All).expect("walked");
+    assert_eq!(unheard.links.get(Link::SecondLevel), 0);
+    let reason = &unheard.unwitnessed[&Link::SecondLevel];
+    assert!(reason.contains("retired"), "{reason}");
+    run(&mut guest);
+    let again = guest.witness(&mapping, &Presence::All).expect("walked");
+    assert_witnessed(&again, 13);
+    assert!(host().expect("open").root(fd).expect("a root").listed);
+}
+
+#[test]
+fn leaves_of_2_mib_are_followed_to_their_frames() {
+    let mut guest = guest();
+    let slot = common::slot(&guest, "large");
+    let base = guest.vm().memslots()[slot].base;
+    let memory = Memory::of_2_mib(2);
+    KvmSlot::of(&guest, "large").replace(guest.vm(), memory.hva(), false);
+    run(&mut guest);
+    let tables = LiveTables::of(guest.vm()).expect("found");
+    let pagemap = Pagemap::open().expect("open");
+    for page in 0..1024 {
+        let gpa = base.checked_add(page * PAGE_SIZE).expect("small");
+        let entry = tables.page(gpa).expect("a root");
+        let found = entry
+            .walked
+            .unwrap_or_else(|error| panic!("{gpa}: {error}"));
+        assert_eq!(found.page_size, Level::Pmd, "{gpa}");
+        let hva = memory.hva().checked_add(page * PAGE_SIZE).expect("small");
+        let own = pagemap.pfn(hva).expect("there");
+        assert_eq!(Pfn::containing(found.address), own, "{gpa}");
+    }
+}
