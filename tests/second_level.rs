@@ -240,6 +240,22 @@ fn a_root_that_kvm_retires_is_noticed_and_the_next_one_is_found() {
     assert!(host().expect("open").root(fd).expect("a root").listed);
 }
 
+/// Linux 6.12 pre-faults for ever where the root is retired; later kernels do not.
+#[test]
+fn prefaulting_comes_to_an_end_whatever_the_root() {
+    let mut guest = guest();
+    let slot = KvmSlot::of(&guest, "odd");
+    slot.replace(guest.vm(), slot.hva(), false);
+    let base = guest.vm().windows()[common::window(&guest, "odd")].base();
+    let outcome = guest.vm().prefault(base, PAGE_SIZE);
+    println!("{outcome:?}");
+    // The guest can go on, and so can the witness.
+    run(&mut guest);
+    let mapping = whole(&mut guest, Strategy::Eager, "odd");
+    let judged = guest.witness(&mapping, &Presence::All).expect("walked");
+    assert_witnessed(&judged, 13);
+}
+
 #[test]
 fn leaves_of_2_mib_are_followed_to_their_frames() {
     let mut guest = guest();

@@ -160,12 +160,14 @@ fn current(vm: &Vm) -> Result<Tables<'static, Kcore>, TablesError> {
     Ok(host()?.tables(vm.vcpu_descriptor()?)?)
 }
 
-/// Before Linux 6.11 there is no such call; under shadow paging it is refused.
+/// Before Linux 6.11 there is no such call; under shadow paging it is refused; and
+/// it may not come to an end.
 fn lacks_prefault(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ENOTTY | libc::EINVAL | libc::EOPNOTSUPP)
-    )
+    error.kind() == io::ErrorKind::TimedOut
+        || matches!(
+            error.raw_os_error(),
+            Some(libc::ENOTTY | libc::EINVAL | libc::EOPNOTSUPP)
+        )
 }
 
 /// An error with its causes, in one line.
