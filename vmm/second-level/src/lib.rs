@@ -29,6 +29,8 @@ mod processor;
 mod root;
 mod symbols;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 use std::os::fd::RawFd;
 

@@ -71,6 +71,19 @@ impl Processor {
         })
     }
 
+    /// One of each kind.
+    #[cfg(test)]
+    pub(crate) fn samples() -> [Self; 2] {
+        [Kind::Ept, Kind::Npt].map(|kind| Self {
+            kind,
+            maxphyaddr: 52,
+            gib_pages: true,
+            execute_only: true,
+            accessed_dirty: true,
+            nxe: true,
+        })
+    }
+
     /// Kind of the tables.
     pub fn kind(&self) -> Kind {
         self.kind
