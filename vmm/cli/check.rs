@@ -63,6 +63,7 @@ fn carry(options: &CheckArgs) -> anyhow::Result<i32> {
         consent: images::consent(options.image.yes),
         writable: Vec::new(),
         environment,
+        reruns: 1,
     };
     Ok(hosts::run(&argv, &run_options, &progress)?)
 }

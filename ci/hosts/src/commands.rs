@@ -12,6 +12,9 @@ use crate::{Options, Owner, init, keeper, run};
 /// What has to be there before a program is run, and what it is to be told of it.
 pub type Prepare<'a> = &'a dyn Fn(&Progress) -> Result<Vec<(OsString, OsString)>, Box<dyn Error>>;
 
+/// A software host that breaks twice in a row is worth a look.
+const RERUNS: u32 = 1;
+
 /// Exit status when a program could not be run.
 const NOT_RUN: i32 = 2;
 
@@ -49,6 +52,7 @@ fn host_run(argv: &[OsString], owner: Owner, prepare: Prepare<'_>) -> i32 {
             consent: Consent::Ask,
             writable: Vec::new(),
             environment,
+            reruns: RERUNS,
         };
         Ok(run(argv, &options, &progress)?)
     });

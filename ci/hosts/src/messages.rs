@@ -60,8 +60,10 @@ pub enum ToRunner {
     Output(Stream, Vec<u8>),
     /// The process ended with this status; 128 + n for signal n. Last message.
     Ended(i32),
-    /// The process could not be started, or the host is gone. Last message.
+    /// The process could not be started. Last message.
     Failed(String),
+    /// The host is gone, and the process with it. Last message.
+    HostLost(String),
 }
 
 /// From the keeper to init.

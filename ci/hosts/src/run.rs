@@ -31,6 +31,9 @@ pub struct Options {
     pub writable: Vec<PathBuf>,
     /// Variables that the program gets besides this process's own.
     pub environment: Vec<(OsString, OsString)>,
+    /// How often the program is run again from its start, on a new software host, when
+    /// the one it ran on broke and left no result. A result is never asked for twice.
+    pub reruns: u32,
 }
 
 /// What a software host is made of.
@@ -87,9 +90,12 @@ pub enum RunError {
         /// Cause.
         source: io::Error,
     },
-    /// The program could not be started inside, or the software host broke.
+    /// The program could not be started inside.
     #[error("{0}")]
     Carried(String),
+    /// The software host broke, and there is no result.
+    #[error("{0}")]
+    HostLost(String),
     /// The keeper went away without a word.
     #[error(
         "the software host went away (its keeper was killed?); run the command again \
@@ -147,8 +153,18 @@ pub fn run(argv: &[OsString], options: &Options, progress: &Progress) -> Result<
     announce(&choice, owner);
     let writable = writable_folders(Path::new(program), &cache, &options.writable)?;
     let command = command::build(argv, &options.environment, choice.kind, &writable)?;
-    let connection = client::connect(owner, &host)?;
-    client::converse(&connection, command, progress)
+    let mut reruns = options.reruns;
+    loop {
+        let connection = client::connect(owner, &host)?;
+        match client::converse(&connection, command.clone(), progress) {
+            Err(error @ RunError::HostLost(_)) if reruns > 0 => {
+                reruns -= 1;
+                progress.say(format!("mapwitness: {error}"));
+                progress.say("mapwitness: there is no result: running it again from its start");
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Brings together what the software host is made of, installing and fetching what

@@ -201,3 +201,35 @@ fn a_host_that_panics_is_a_prompt_error_with_its_console() {
     assert!(said.contains("the software host soft-npt ended"), "{said}");
     assert!(said.contains("Kernel panic"), "{said}");
 }
+
+/// Runs a script on a software host of its own.
+fn run_alone(script: &str) -> Output {
+    let folder = tempfile::tempdir().expect("folder");
+    Command::new(host_program())
+        .args(["host-run", "--", "sh", "-c", script])
+        .current_dir(folder.path())
+        .env("MAPWITNESS_HOST", "soft-npt")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the runner starts")
+}
+
+const BREAK: &str = "sync; echo c > /proc/sysrq-trigger; sleep 86400";
+
+#[test]
+fn a_program_whose_host_broke_is_run_again_and_that_is_said() {
+    let script = format!("test -e ran && echo again && exit 4; touch ran; {BREAK}");
+    let output = run_alone(&script);
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    assert_eq!(output.stdout, b"again\n");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("running it again"), "{said}");
+}
+
+#[test]
+fn a_host_that_breaks_twice_is_an_error() {
+    let output = run_alone(BREAK);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("soft-npt ended"), "{said}");
+}

@@ -26,7 +26,7 @@ const HOST_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a host that is ready may say nothing at all. Init says that it is alive
 /// every [`messages::ALIVE_EVERY`](crate::messages::ALIVE_EVERY).
-const SILENCE: Duration = Duration::from_secs(120);
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// What can happen.
 pub enum Event {
@@ -253,7 +253,7 @@ impl Desk {
     pub fn fail_all(&mut self, text: &str) {
         let sessions: Vec<u64> = self.sessions.keys().copied().collect();
         for session in sessions {
-            self.close(session, Some(ToRunner::Failed(text.to_owned())));
+            self.close(session, Some(ToRunner::HostLost(text.to_owned())));
         }
     }
 

@@ -162,6 +162,7 @@ pub fn converse(
             }
             Some(ToRunner::Ended(status)) => return Ok(status),
             Some(ToRunner::Failed(what)) => return Err(RunError::Carried(what)),
+            Some(ToRunner::HostLost(what)) => return Err(RunError::HostLost(what)),
             None => return Err(RunError::KeeperGone),
         }
     }
