@@ -71,6 +71,36 @@ pub fn write(fd: Fd, offset_bytes: u64, bytes: &[u8]) -> Outcome {
     Ok(Value::Len(written))
 }
 
+/// ioctl(2) with a pointer to `argument`, which the call may change.
+pub fn ioctl(fd: Fd, command: u32, mut argument: Vec<u8>) -> Outcome {
+    let wanted = ioctl_size(command);
+    if argument.len() < wanted {
+        return Err(Refusal::Rejected(format!(
+            "ioctl {command:#x} takes {wanted} bytes, {} were given",
+            argument.len()
+        )));
+    }
+    let arguments = [
+        sys::fd_argument(fd.0),
+        u64::from(command),
+        argument.as_mut_ptr() as u64,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: a driver reads and writes at most the bytes that its command's number
+    // tells, and `argument` has them all.
+    unsafe { sys::call(libc::SYS_ioctl, arguments) }?;
+    Ok(Value::Bytes(argument))
+}
+
+/// Bytes of the argument, encoded in the number (asm-generic/ioctl.h).
+const fn ioctl_size(command: u32) -> usize {
+    const SHIFT: u32 = 16;
+    const MASK: u32 = (1 << 14) - 1;
+    ((command >> SHIFT) & MASK) as usize
+}
+
 /// A whole file, such as /proc/self/maps.
 pub fn read_file(path: String) -> Outcome {
     let mut bytes = Vec::new();

@@ -61,6 +61,24 @@ fn one_call_reads_and_writes_at_its_offset() {
 }
 
 #[test]
+fn an_ioctl_gives_back_its_argument() {
+    let (mut ends, unread) = ([0; 2], libc::FIONREAD);
+    // SAFETY: `ends` has room for two descriptors.
+    assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
+    let command = u32::try_from(unread).expect("32 bits");
+    let [from, to] = ends.map(Fd);
+    // SAFETY: writes three bytes of a constant to the pipe.
+    assert_eq!(unsafe { libc::write(to.0, c"abc".as_ptr().cast(), 3) }, 3);
+    let answer = ioctl(from, command, vec![0xff; 4]);
+    assert_eq!(answer, Ok(Value::Bytes(vec![3, 0, 0, 0])));
+    let unknown = ioctl(from, 0x4d57, Vec::new());
+    assert_eq!(unknown, errno(libc::ENOTTY));
+    // _IOR('M', 1, 16 bytes)
+    assert!(rejected(&ioctl(from, 0x8010_4d01, vec![0; 15])));
+    assert_eq!((close(from), close(to)), (Ok(Value::Unit), Ok(Value::Unit)));
+}
+
+#[test]
 fn pages_beyond_user_space_have_no_entries() {
     // The end of user space with 5-level paging, far beyond it with 4-level.
     let end = (1_u64 << 56) - PAGE_LEN_BYTES;

@@ -71,6 +71,11 @@ fn execute(state: &mut State, request: Request) -> Outcome {
             offset_bytes,
             bytes,
         } => files::write(fd, offset_bytes, &bytes),
+        Request::Ioctl {
+            fd,
+            command,
+            argument,
+        } => files::ioctl(fd, command, argument),
         Request::Map {
             fd,
             fixed_at,

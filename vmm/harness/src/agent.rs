@@ -83,6 +83,13 @@ impl Guest {
         })
     }
 
+    fn bytes(&mut self, request: &Request) -> Result<Outcome<Vec<u8>>, HarnessError> {
+        self.outcome(request, |value| match value {
+            Value::Bytes(bytes) => Ok(bytes),
+            other => Err(other),
+        })
+    }
+
     /// finit_module(2).
     ///
     /// # Errors
@@ -277,10 +284,25 @@ impl Guest {
         let request = Request::ReadFile {
             path: path.to_owned(),
         };
-        self.outcome(&request, |value| match value {
-            Value::Bytes(bytes) => Ok(bytes),
-            other => Err(other),
-        })
+        self.bytes(&request)
+    }
+
+    /// ioctl(2) with a pointer to `argument`, which is given back as the call left it.
+    ///
+    /// # Errors
+    /// As [`Guest::request`].
+    pub fn ioctl(
+        &mut self,
+        fd: Fd,
+        command: u32,
+        argument: Vec<u8>,
+    ) -> Result<Outcome<Vec<u8>>, HarnessError> {
+        let request = Request::Ioctl {
+            fd,
+            command,
+            argument,
+        };
+        self.bytes(&request)
     }
 
     /// Entries of the guest's own /proc/self/pagemap.

@@ -23,7 +23,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages below. Any change to them changes it.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// I/O port whose 32-bit `out` hands a message to the host.
 pub const DOORBELL_PORT: u16 = 0x0d00;
 /// Bytes of the message area.
@@ -253,6 +253,17 @@ pub enum Request {
         offset_bytes: u64,
         /// What to write.
         bytes: Vec<u8>,
+    },
+    /// ioctl(2) with a pointer to `argument`. Answer: [`Value::Bytes`], the argument
+    /// as the call left it. Rejected when `argument` is shorter than the size that is
+    /// encoded in `command` (asm-generic/ioctl.h).
+    Ioctl {
+        /// The file.
+        fd: Fd,
+        /// The command's number.
+        command: u32,
+        /// What the pointer points to.
+        argument: Vec<u8>,
     },
 }
 
