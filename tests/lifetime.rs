@@ -4,6 +4,7 @@ mod common;
 
 use addr::PAGE_SIZE;
 use common::{Ask, guest, mapped, signal};
+use harness::own_driver::{EAGER, LAZY};
 use harness::{Mapping, Presence, Strategy};
 use rstest::rstest;
 use wire::{Advice, Prot};
@@ -19,7 +20,7 @@ fn ask(strategy: Strategy) -> Ask {
 }
 
 #[rstest]
-fn a_child_has_the_parents_pages(#[values(Strategy::Eager, Strategy::Lazy)] strategy: Strategy) {
+fn a_child_has_the_parents_pages(#[values(EAGER, LAZY)] strategy: Strategy) {
     let mut guest = guest();
     let mapping = mapped(&mut guest, ask(strategy));
     let parent = guest.witness_in_use(&mapping).expect("walked");
@@ -37,9 +38,7 @@ fn a_child_has_the_parents_pages(#[values(Strategy::Eager, Strategy::Lazy)] stra
 }
 
 #[rstest]
-fn a_mapping_that_is_not_to_be_inherited_is_not(
-    #[values(Strategy::Eager, Strategy::Lazy)] strategy: Strategy,
-) {
+fn a_mapping_that_is_not_to_be_inherited_is_not(#[values(EAGER, LAZY)] strategy: Strategy) {
     let mut guest = guest();
     let mapping = mapped(&mut guest, ask(strategy));
     guest
@@ -58,9 +57,7 @@ fn a_mapping_that_is_not_to_be_inherited_is_not(
 }
 
 #[rstest]
-fn rights_taken_away_are_gone_from_the_tables(
-    #[values(Strategy::Eager, Strategy::Lazy)] strategy: Strategy,
-) {
+fn rights_taken_away_are_gone_from_the_tables(#[values(EAGER, LAZY)] strategy: Strategy) {
     let mut guest = guest();
     let mut mapping = mapped(&mut guest, ask(strategy));
     let in_use = guest.witness_in_use(&mapping).expect("walked");
@@ -81,7 +78,7 @@ fn rights_taken_away_are_gone_from_the_tables(
 
 /// What is left of a mapping after a piece of it was unmapped.
 fn piece(mapping: &Mapping, first: u64, npages: u64) -> Mapping {
-    let mut piece = *mapping;
+    let mut piece = mapping.clone();
     piece.gva = mapping.page_gva(first).expect("in the mapping");
     piece.spec.first_page += first;
     piece.spec.npages = npages;
@@ -95,7 +92,7 @@ fn piece(mapping: &Mapping, first: u64, npages: u64) -> Mapping {
 fn a_hole_takes_its_own_pages_and_no_other(
     #[case] first: u64,
     #[case] npages: u64,
-    #[values(Strategy::Eager, Strategy::Lazy)] strategy: Strategy,
+    #[values(EAGER, LAZY)] strategy: Strategy,
 ) {
     let mut guest = guest();
     let mapping = mapped(&mut guest, ask(strategy));
@@ -120,9 +117,7 @@ fn a_hole_takes_its_own_pages_and_no_other(
 }
 
 #[rstest]
-fn a_moved_mapping_takes_its_pages_along(
-    #[values(Strategy::Eager, Strategy::Lazy)] strategy: Strategy,
-) {
+fn a_moved_mapping_takes_its_pages_along(#[values(EAGER, LAZY)] strategy: Strategy) {
     let mut guest = guest();
     let mapping = mapped(&mut guest, ask(strategy));
     assert_eq!(
@@ -145,7 +140,7 @@ fn a_moved_mapping_takes_its_pages_along(
 #[test]
 fn the_guests_own_account_agrees_where_it_has_one() {
     let mut guest = guest();
-    let mapping = mapped(&mut guest, ask(Strategy::Eager));
+    let mapping = mapped(&mut guest, ask(EAGER));
     let maps = guest
         .read_file("/proc/self/maps")
         .expect("an answer")

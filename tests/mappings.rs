@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 
 use addr::PAGE_SIZE;
 use common::{Ask, guest, guest_with, mapped, signal};
+use contract::When;
 use harness::observe::Judged;
+use harness::own_driver::{EAGER, LAZY, STRATEGIES};
 use harness::{Guest, HarnessError, Mapping, Presence, Strategy};
 use rstest::rstest;
 use wire::Prot;
@@ -44,7 +46,7 @@ fn unmap(guest: &mut Guest, mapping: &Mapping) {
 
 #[rstest]
 fn every_page_goes_where_the_contract_says(
-    #[values(Strategy::Eager, Strategy::Lazy)] strategy: Strategy,
+    #[values(EAGER, LAZY)] strategy: Strategy,
     #[values(Prot::READ, Prot::READ_WRITE)] prot: Prot,
 ) {
     let mut guest = guest();
@@ -67,11 +69,11 @@ fn every_page_goes_where_the_contract_says(
         };
         let mapping = mapped(&mut guest, ask);
         let before = guest
-            .witness(&mapping, &strategy.before_touch())
+            .witness(&mapping, &mapping.spec.before_touch())
             .expect("walked");
-        match strategy {
-            Strategy::Eager => assert_present(&before, npages),
-            Strategy::Lazy => assert_absent(&before, npages),
+        match strategy.present {
+            When::AtMmap => assert_present(&before, npages),
+            When::OnTouch => assert_absent(&before, npages),
         }
         let in_use = guest.witness_in_use(&mapping).expect("walked");
         assert_present(&in_use, npages);
@@ -84,9 +86,7 @@ fn every_page_goes_where_the_contract_says(
 }
 
 #[rstest]
-fn a_read_only_window_is_mapped_without_write_access(
-    #[values(Strategy::Eager, Strategy::Lazy)] strategy: Strategy,
-) {
+fn a_read_only_window_is_mapped_without_write_access(#[values(EAGER, LAZY)] strategy: Strategy) {
     let mut guest = guest();
     let ask = Ask {
         strategy,
@@ -106,7 +106,7 @@ fn a_read_only_window_is_mapped_without_write_access(
 fn a_touch_brings_in_the_touched_page_and_no_other() {
     let mut guest = guest();
     let ask = Ask {
-        strategy: Strategy::Lazy,
+        strategy: LAZY,
         window: "odd",
         first_page: 2,
         npages: 11,
@@ -135,7 +135,7 @@ fn a_touch_brings_in_the_touched_page_and_no_other() {
 fn a_mapping_past_the_end_of_the_address_space_is_no_pass() {
     let mut guest = guest();
     let ask = Ask {
-        strategy: Strategy::Lazy,
+        strategy: LAZY,
         window: "odd",
         first_page: 0,
         npages: 3,
@@ -163,7 +163,7 @@ fn our_walk_and_kvms_own_translation_agree() {
     let mut guest = common::boot(&config);
     guest.load_driver().expect("loaded");
     let ask = Ask {
-        strategy: Strategy::Eager,
+        strategy: EAGER,
         window: "odd",
         first_page: 3,
         npages: 7,
@@ -173,7 +173,7 @@ fn our_walk_and_kvms_own_translation_agree() {
     for page in 0..7 {
         let gva = mapping.page_gva(page).expect("in the mapping");
         let device_page = DevicePage {
-            window: mapping.spec.window,
+            window: common::window(&guest, "odd"),
             page: 3 + page,
         };
         let theirs = guest.vm().kvm_translate(gva).expect("KVM answers");
@@ -191,7 +191,7 @@ fn a_guest_with_two_vcpus_is_checked_as_one_with_one() {
         .read_file("/sys/devices/system/cpu/online")
         .expect("an answer");
     assert_eq!(online.expect("read"), b"0-1\n");
-    for strategy in Strategy::ALL {
+    for strategy in STRATEGIES {
         let ask = Ask {
             strategy,
             window: "large",
@@ -215,7 +215,7 @@ fn a_wrong_page_is_named(
     #[case] wrong_page: u64,
     #[case] expected: &str,
     #[case] found: &str,
-    #[values(Strategy::Eager, Strategy::Lazy)] strategy: Strategy,
+    #[values(EAGER, LAZY)] strategy: Strategy,
 ) {
     let mut guest = guest_with(variant);
     let ask = Ask {

@@ -4,6 +4,7 @@ mod common;
 
 use addr::PAGE_SIZE;
 use common::{Ask, errno, guest, map, mapped, open, signal, window};
+use harness::own_driver::{EAGER, LAZY};
 use harness::{Presence, Strategy};
 use rstest::rstest;
 use wire::{OpenMode, Prot, Sharing};
@@ -11,7 +12,7 @@ use wire::{OpenMode, Prot, Sharing};
 /// Every case is one mmap: window, offset, length, protection, sharing, how the
 /// file is open, and the errno that must come.
 #[rstest]
-fn hostile_requests(#[values(Strategy::Eager, Strategy::Lazy)] strategy: Strategy) {
+fn hostile_requests(#[values(EAGER, LAZY)] strategy: Strategy) {
     use OpenMode::{ReadOnly, ReadWrite};
     use Sharing::{Private, Shared};
     const RX: Prot = Prot {
@@ -202,7 +203,7 @@ fn rights_cannot_be_raised_later(
     #[case] window: &'static str,
     #[case] at_first: Prot,
     #[case] later: Prot,
-    #[values(Strategy::Eager, Strategy::Lazy)] strategy: Strategy,
+    #[values(EAGER, LAZY)] strategy: Strategy,
 ) {
     let mut guest = guest();
     let ask = Ask {
@@ -222,7 +223,7 @@ fn rights_cannot_be_raised_later(
 }
 
 #[rstest]
-fn a_mapping_does_not_grow(#[values(Strategy::Eager, Strategy::Lazy)] strategy: Strategy) {
+fn a_mapping_does_not_grow(#[values(EAGER, LAZY)] strategy: Strategy) {
     let mut guest = guest();
     let ask = Ask {
         strategy,
@@ -242,7 +243,7 @@ fn a_mapping_does_not_grow(#[values(Strategy::Eager, Strategy::Lazy)] strategy: 
 fn an_unmapped_page_cannot_be_touched() {
     let mut guest = guest();
     let ask = Ask {
-        strategy: Strategy::Eager,
+        strategy: EAGER,
         window: "odd",
         first_page: 0,
         npages: 1,
@@ -263,7 +264,7 @@ fn an_unmapped_page_cannot_be_touched() {
 fn an_empty_ask_is_never_granted() {
     let mut guest = guest();
     let ask = Ask {
-        strategy: Strategy::Lazy,
+        strategy: LAZY,
         window: "page",
         first_page: 0,
         npages: 0,

@@ -10,6 +10,7 @@ use addr::{Level, PAGE_SIZE, Pfn};
 use common::{Ask, guest, guest_with, mapped};
 use faults::{KvmSlot, Memory};
 use harness::observe::Judged;
+use harness::own_driver::{EAGER, LAZY};
 use harness::{Guest, Mapping, Presence, Strategy};
 use rstest::rstest;
 use wire::Prot;
@@ -45,7 +46,7 @@ fn assert_witnessed(judged: &Judged, npages: u64) {
 /// Lets the guest run without any use of a mapping. KVM exchanges a root that it
 /// has retired when it enters the guest.
 fn run(guest: &mut Guest) {
-    let fd = common::open(guest, Strategy::Eager, 0, wire::OpenMode::ReadOnly);
+    let fd = common::open(guest, EAGER, 0, wire::OpenMode::ReadOnly);
     guest.close(fd).expect("an answer").expect("closed");
 }
 
@@ -59,13 +60,13 @@ fn blamed(judged: &Judged) -> (Link, u64) {
 
 #[rstest]
 fn every_page_is_followed_to_the_processors_own_entry(
-    #[values(Strategy::Eager, Strategy::Lazy)] strategy: Strategy,
+    #[values(EAGER, LAZY)] strategy: Strategy,
     #[values("page", "odd", "large", "readonly")] window: &'static str,
 ) {
     let mut guest = guest();
     let mapping = whole(&mut guest, strategy, window);
     let npages = mapping.spec.npages;
-    if strategy == Strategy::Eager {
+    if strategy == EAGER {
         // Nothing was accessed yet, so that KVM had to be made to map it.
         let before = guest.witness(&mapping, &Presence::All).expect("walked");
         assert_witnessed(&before, npages);
@@ -92,7 +93,7 @@ fn each_vm_of_a_process_has_tables_of_its_own() {
     let root = |guest: &Guest| LiveTables::of(guest.vm()).expect("found").root().table;
     assert_ne!(root(&one), root(&other));
     for guest in [&mut one, &mut other] {
-        let mapping = whole(guest, Strategy::Eager, "odd");
+        let mapping = whole(guest, EAGER, "odd");
         assert_witnessed(&guest.witness_in_use(&mapping).expect("walked"), 13);
     }
 }
@@ -100,9 +101,7 @@ fn each_vm_of_a_process_has_tables_of_its_own() {
 /// KVM may keep entries after munmap: it knows memslots, not mappings. But none of
 /// them may lead to a frame that is not the window's own.
 #[rstest]
-fn after_munmap_no_entry_leads_to_a_foreign_frame(
-    #[values(Strategy::Eager, Strategy::Lazy)] strategy: Strategy,
-) {
+fn after_munmap_no_entry_leads_to_a_foreign_frame(#[values(EAGER, LAZY)] strategy: Strategy) {
     let mut guest = guest();
     for window in ["page", "odd", "large", "readonly"] {
         let mapping = whole(&mut guest, strategy, window);
@@ -139,7 +138,7 @@ fn after_munmap_no_entry_leads_to_a_foreign_frame(
 #[test]
 fn a_driver_that_is_off_by_one_is_blamed_by_the_guests_own_tables() {
     let mut guest = guest_with("off-by-one");
-    let mapping = whole(&mut guest, Strategy::Eager, "odd");
+    let mapping = whole(&mut guest, EAGER, "odd");
     let judged = guest.witness(&mapping, &Presence::All).expect("walked");
     let mismatch = judged.mismatch.expect("a mismatch");
     assert_eq!((mismatch.link, mismatch.page), (Link::GuestWalk, 1));
@@ -152,7 +151,7 @@ fn a_memslot_swapped_under_the_guest_is_blamed_on_the_second_level(
     #[values(false, true)] in_use: bool,
 ) {
     let mut guest = guest();
-    let mapping = whole(&mut guest, Strategy::Eager, "odd");
+    let mapping = whole(&mut guest, EAGER, "odd");
     let before = guest.witness(&mapping, &Presence::All).expect("walked");
     assert_witnessed(&before, 13);
     // KVM is told of the memory of another window; the VMM's own table is not.
@@ -173,7 +172,7 @@ fn a_slot_with_other_rights_than_the_window_is_blamed_on_the_second_level(
     #[values(("readonly", false), ("odd", true))] (window, read_only): (&'static str, bool),
 ) {
     let mut guest = guest();
-    let mapping = whole(&mut guest, Strategy::Eager, window);
+    let mapping = whole(&mut guest, EAGER, window);
     let slot = KvmSlot::of(&guest, window);
     let hva = slot.hva();
     slot.replace(guest.vm(), hva, read_only);
@@ -185,7 +184,7 @@ fn a_slot_with_other_rights_than_the_window_is_blamed_on_the_second_level(
 #[test]
 fn a_slot_that_kvm_has_lost_is_blamed_on_the_second_level() {
     let mut guest = guest();
-    let mapping = whole(&mut guest, Strategy::Eager, "odd");
+    let mapping = whole(&mut guest, EAGER, "odd");
     KvmSlot::of(&guest, "odd").remove(guest.vm());
     run(&mut guest);
     let judged = guest.witness(&mapping, &Presence::All).expect("walked");
@@ -195,7 +194,7 @@ fn a_slot_that_kvm_has_lost_is_blamed_on_the_second_level() {
 #[test]
 fn a_remapped_host_page_is_blamed_on_the_host_frame() {
     let mut guest = guest();
-    let mapping = whole(&mut guest, Strategy::Eager, "odd");
+    let mapping = whole(&mut guest, EAGER, "odd");
     let before = guest.witness_in_use(&mapping).expect("walked");
     assert_witnessed(&before, 13);
     faults::remap(KvmSlot::of(&guest, "odd").page_hva(5));
@@ -207,7 +206,7 @@ fn a_remapped_host_page_is_blamed_on_the_host_frame() {
 #[test]
 fn a_stale_view_of_the_host_is_blamed_on_the_host() {
     let mut guest = guest();
-    let mapping = whole(&mut guest, Strategy::Lazy, "odd");
+    let mapping = whole(&mut guest, LAZY, "odd");
     let copy = Memory::ordinary(13);
     KvmSlot::of(&guest, "odd").replace(guest.vm(), copy.hva(), false);
     let judged = guest.witness_in_use(&mapping).expect("walked");
@@ -217,7 +216,7 @@ fn a_stale_view_of_the_host_is_blamed_on_the_host() {
 #[test]
 fn a_root_that_kvm_retires_is_noticed_and_the_next_one_is_found() {
     let mut guest = guest();
-    let mapping = whole(&mut guest, Strategy::Eager, "odd");
+    let mapping = whole(&mut guest, EAGER, "odd");
     let witnessed = guest.witness_in_use(&mapping).expect("walked");
     assert_witnessed(&witnessed, 13);
     let fd = guest.vm().vcpu_descriptor().expect("at the doorbell");
@@ -251,7 +250,7 @@ fn prefaulting_comes_to_an_end_whatever_the_root() {
     println!("{outcome:?}");
     // The guest can go on, and so can the witness.
     run(&mut guest);
-    let mapping = whole(&mut guest, Strategy::Eager, "odd");
+    let mapping = whole(&mut guest, EAGER, "odd");
     let judged = guest.witness(&mapping, &Presence::All).expect("walked");
     assert_witnessed(&judged, 13);
 }

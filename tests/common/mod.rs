@@ -1,13 +1,14 @@
 //! The one fixture of the tests that boot VMs.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use guest_images::{GuestImage, Request, handover};
 use harness::{Guest, Mapping, MappingSpec, Outcome, Refusal, Strategy};
 use monitor::VmConfig;
 use provision::{Consent, Progress};
-use wire::{Fd, OpenMode, Prot};
+use wire::{Fd, OpenMode, Prot, Sharing};
 
 /// The image with this variant of the driver. Those that the cargo runner has
 /// prepared are taken; without the runner they are built.
@@ -89,7 +90,7 @@ pub fn slot(guest: &Guest, name: &str) -> usize {
 /// Opens the file that offers a window.
 pub fn open(guest: &mut Guest, strategy: Strategy, window: usize, mode: OpenMode) -> Fd {
     guest
-        .open(&strategy.device_path(window), mode)
+        .open(&strategy.path(window), mode)
         .expect("an answer")
         .expect("the driver's file")
 }
@@ -107,12 +108,13 @@ pub struct Ask {
 impl Ask {
     /// As mmap is asked for it in this guest.
     pub fn spec(&self, guest: &Guest) -> MappingSpec {
+        let file = self.strategy.file(guest.plan(), window(guest, self.window));
         MappingSpec {
-            strategy: self.strategy,
-            window: window(guest, self.window),
+            file: Arc::new(file.expect("a window of this guest")),
             first_page: self.first_page,
             npages: self.npages,
             prot: self.prot,
+            sharing: Sharing::Shared,
         }
     }
 }
@@ -120,12 +122,13 @@ impl Ask {
 /// Maps through a file of its own, which is closed again: the mapping stays.
 pub fn map(guest: &mut Guest, ask: Ask) -> Outcome<Mapping> {
     let spec = ask.spec(guest);
+    let index = window(guest, ask.window);
     let mode = if ask.prot.write {
         OpenMode::ReadWrite
     } else {
         OpenMode::ReadOnly
     };
-    let fd = open(guest, ask.strategy, spec.window, mode);
+    let fd = open(guest, ask.strategy, index, mode);
     let mapping = guest.map(fd, &spec).expect("an answer");
     guest.close(fd).expect("an answer").expect("closed");
     mapping

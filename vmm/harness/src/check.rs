@@ -1,4 +1,4 @@
-//! The standard check of a driver: both strategies over all windows, each mapping
+//! The standard check of a driver: every file over all that it offers, each mapping
 //! from mmap to munmap, and the requests that it must refuse.
 
 use std::collections::BTreeSet;
@@ -8,14 +8,15 @@ use witness::{Link, Links, Mismatch};
 
 use crate::error::HarnessError;
 use crate::guest::{Guest, MODULE_NAME};
-use crate::mapping::{Mapping, MappingSpec, Presence, Strategy};
+use crate::mapping::{Mapping, MappingSpec, Presence};
 use crate::observe::Judged;
 use crate::outcome::Refusal;
+use crate::own_driver;
 use crate::refusals::check_refusals;
 use crate::report::{
     GuestReport, HostReport, MappingReport, PhaseReport, Report, Unwitnessed, Verdict,
 };
-use crate::steps::{needed, open, whole};
+use crate::steps::{needed, open};
 
 /// CR4.LA57: 5-level paging (SDM volume 3A, 2.5).
 const CR4_LA57: u64 = 1 << 12;
@@ -40,12 +41,14 @@ pub fn check(guest: &mut Guest, options: CheckOptions) -> Result<Report, Harness
     guest.load_driver()?;
     let mut mappings = Vec::new();
     let mut tally = Tally::default();
-    for strategy in Strategy::ALL {
-        for window in 0..guest.plan().windows.len() {
-            mappings.push(check_mapping(guest, strategy, window, &mut tally)?);
+    let mut refusals = Vec::new();
+    for file in own_driver::files(guest.plan()) {
+        for range in &file.ranges {
+            let spec = MappingSpec::whole(&file, range);
+            mappings.push(check_mapping(guest, &spec, &mut tally)?);
         }
+        refusals.extend(check_refusals(guest, &file)?);
     }
-    let refusals = check_refusals(guest)?;
     unload(guest)?;
     let kernel_complaints = guest.kernel_complaints()?;
     let cr4 = guest.vm().paging_regs()?.cr4;
@@ -139,17 +142,14 @@ impl Course<'_> {
 
 fn check_mapping(
     guest: &mut Guest,
-    strategy: Strategy,
-    window: usize,
+    spec: &MappingSpec,
     tally: &mut Tally,
 ) -> Result<MappingReport, HarnessError> {
-    let spec = whole(guest, strategy, window)?;
-    let fd = open(guest, &spec)?;
-    let name = format!("{strategy}/{}", guest.plan().windows[window].name);
+    let fd = open(guest, spec)?;
     let mut course = Course {
         report: MappingReport {
-            name,
-            strategy,
+            name: spec.file.name.clone(),
+            strategy: spec.file.strategy.clone(),
             pages: spec.npages,
             links: Links::default(),
             verdict: Verdict::Pass,
@@ -159,7 +159,7 @@ fn check_mapping(
         },
         tally,
     };
-    match guest.map(fd, &spec)? {
+    match guest.map(fd, spec)? {
         Ok(mapping) => {
             let sound = walk_through(guest, &mapping, &mut course)?;
             let unmapped = guest.munmap(mapping.gva, spec.len_bytes())?;
@@ -170,7 +170,7 @@ fn check_mapping(
         }
         Err(refusal) => {
             course.tally.present += spec.npages;
-            course.look("mmap", refused(&spec, refusal));
+            course.look("mmap", refused(spec, refusal));
         }
     }
     needed(|| "close".into(), guest.close(fd)?)?;
@@ -199,14 +199,13 @@ fn walk_through(
     mapping: &Mapping,
     course: &mut Course<'_>,
 ) -> Result<bool, HarnessError> {
-    let strategy = mapping.spec.strategy;
-    let before = guest.witness(mapping, &strategy.before_touch())?;
+    let before = guest.witness(mapping, &mapping.spec.before_touch())?;
     if !course.look("before touch", before) {
         // These pages were held against their contract too.
         course.tally.present += mapping.spec.npages;
         return Ok(false);
     }
-    if strategy == Strategy::Lazy {
+    if mapping.spec.is_lazy() {
         let middle = mapping.spec.npages / 2;
         let gva = mapping.gva.checked_add(middle * PAGE_SIZE);
         if let Some(gva) = gva {

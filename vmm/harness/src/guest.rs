@@ -11,6 +11,7 @@ use guest_images::MODULE_PATH;
 
 use crate::error::HarnessError;
 use crate::outcome::Refusal;
+use crate::own_driver;
 
 /// Name of that module in the kernel.
 pub const MODULE_NAME: &str = "mapwitness";
@@ -80,7 +81,7 @@ impl Guest {
                 log: self.last_words()?,
             });
         }
-        let path = crate::Strategy::Eager.device_path(0);
+        let path = own_driver::EAGER.path(0);
         match self.open(&path, wire::OpenMode::ReadOnly)? {
             Ok(fd) => {
                 self.close(fd)?.map_err(|refusal| HarnessError::Refused {

@@ -1,58 +1,16 @@
 //! Mappings under test, and what their contract says of each page.
 
 use std::collections::BTreeSet;
-use std::fmt;
+use std::sync::Arc;
 
 use addr::{Gva, PAGE_SIZE};
-use walk::MemoryType;
+use contract::{Backing, FileContract, RangeContract, When};
 use wire::{Fd, Prot, Sharing};
 use witness::{Access, DevicePage, Expected, Plan};
 
 use crate::error::HarnessError;
 use crate::guest::Guest;
 use crate::outcome::Outcome;
-
-/// How the driver's file maps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Strategy {
-    /// Everything at mmap time (`remap_pfn_range`).
-    Eager,
-    /// Each page at its first touch (`vm_ops->fault`).
-    Lazy,
-}
-
-impl Strategy {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Eager, Self::Lazy];
-
-    /// The strategy's name, which is also that of its device files.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Eager => "eager",
-            Self::Lazy => "lazy",
-        }
-    }
-
-    /// The device file that offers the window of this index.
-    pub fn device_path(self, window: usize) -> String {
-        format!("/dev/mapwitness-{}{window}", self.name())
-    }
-
-    /// What is mapped before anything is touched.
-    pub const fn before_touch(self) -> Presence {
-        match self {
-            Self::Eager => Presence::All,
-            Self::Lazy => Presence::Nothing,
-        }
-    }
-}
-
-impl fmt::Display for Strategy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
 
 /// Which pages of a mapping are to be present.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,36 +33,39 @@ impl Presence {
     }
 }
 
-/// What is asked of mmap(2) for a window's file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is asked of mmap(2) for a device file.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MappingSpec {
-    /// How the file maps.
-    pub strategy: Strategy,
-    /// Index of the window.
-    pub window: usize,
-    /// Page of the window at which the mapping begins.
+    /// What the file promises.
+    pub file: Arc<FileContract>,
+    /// Page of the file at which the mapping begins: the offset that is asked for.
     pub first_page: u64,
     /// Pages of the mapping.
     pub npages: u64,
     /// Protection.
     pub prot: Prot,
+    /// Shared or private.
+    pub sharing: Sharing,
 }
 
 impl MappingSpec {
-    /// All of a window, as permissive as it allows.
-    pub fn whole(plan: &Plan, strategy: Strategy, window: usize) -> Option<Self> {
-        let described = plan.windows.get(window)?;
-        Some(Self {
-            strategy,
-            window,
-            first_page: 0,
-            npages: described.npages,
-            prot: if described.read_only {
-                Prot::READ
-            } else {
-                Prot::READ_WRITE
+    /// A shared mapping of all that `range` of `file` has, as permissive as it
+    /// allows.
+    pub fn whole(file: &Arc<FileContract>, range: &RangeContract) -> Self {
+        Self {
+            file: Arc::clone(file),
+            first_page: match range.offset {
+                contract::Offset::Page(first) => first,
+                contract::Offset::Any => 0,
             },
-        })
+            npages: range.npages,
+            prot: Prot {
+                read: range.access.read,
+                write: range.access.write,
+                exec: range.access.exec,
+            },
+            sharing: Sharing::Shared,
+        }
     }
 
     /// The mapping's length in bytes.
@@ -112,45 +73,66 @@ impl MappingSpec {
         self.npages.saturating_mul(PAGE_SIZE)
     }
 
-    /// The device page behind page `page` of the mapping.
-    pub const fn device_page(&self, page: u64) -> DevicePage {
-        DevicePage {
-            window: self.window,
-            page: self.first_page.saturating_add(page),
-        }
+    /// The device page behind page `page` of the mapping; `None` where the file
+    /// has nothing.
+    pub fn device_page(&self, plan: &Plan, page: u64) -> Option<DevicePage> {
+        let shown = self.file.shown(self.first_page, page)?;
+        let Backing::Window { name, first_page } = &shown.range.backing;
+        Some(DevicePage {
+            window: plan.windows.iter().position(|one| one.name == *name)?,
+            page: first_page.checked_add(shown.page)?,
+        })
     }
 
-    /// Contract of every page, in order.
-    ///
-    /// Both strategies ask for uncached memory (UC-) and for no more rights than
-    /// mmap was asked for; a device is never executable.
-    pub fn contract(&self, presence: &Presence) -> Vec<Expected> {
-        let access = Access {
-            read: true,
-            write: self.prot.write,
-            exec: false,
+    /// What is mapped before anything is touched.
+    pub fn before_touch(&self) -> Presence {
+        let at_mmap = |page: &u64| {
+            let shown = self.file.shown(self.first_page, *page);
+            shown.is_some_and(|shown| shown.range.present == When::AtMmap)
         };
-        // A page without any right is not present to the processor, whatever the
-        // kernel has noted in its entry.
-        let reachable = self.prot.read || self.prot.write;
-        (0..self.npages)
-            .map(|page| {
-                if reachable && presence.has(page) {
-                    Expected::Present {
-                        page: self.device_page(page),
-                        access,
-                        memory_type: MemoryType::UncachedMinus,
-                    }
-                } else {
-                    Expected::Absent
-                }
-            })
-            .collect()
+        Presence::Only((0..self.npages).filter(at_mmap).collect())
+    }
+
+    /// Whether some page is only mapped when it is touched.
+    pub fn is_lazy(&self) -> bool {
+        self.before_touch() != Presence::Only((0..self.npages).collect())
+    }
+
+    /// Contract of every page, in order: what the file promises, and no more rights
+    /// than mmap was asked for. Where the file has nothing, nothing is mapped.
+    pub fn contract(&self, plan: &Plan, presence: &Presence) -> Vec<Expected> {
+        let expected = |page| {
+            let present = self.is_reachable() && presence.has(page);
+            let wanted = present.then(|| self.present(plan, page)).flatten();
+            wanted.unwrap_or(Expected::Absent)
+        };
+        (0..self.npages).map(expected).collect()
+    }
+
+    /// A page without any right is not present to the processor, whatever the kernel
+    /// has noted in its entry.
+    const fn is_reachable(&self) -> bool {
+        self.prot.read || self.prot.write || self.prot.exec
+    }
+
+    fn present(&self, plan: &Plan, page: u64) -> Option<Expected> {
+        let range = self.file.shown(self.first_page, page)?.range;
+        Some(Expected::Present {
+            page: self.device_page(plan, page)?,
+            access: Access {
+                // x86 has no page that may be stored to or run but not read.
+                read: true,
+                // A private mapping is written to by copies of its pages.
+                write: self.prot.write && range.access.write && self.sharing == Sharing::Shared,
+                exec: self.prot.exec && range.access.exec,
+            },
+            memory_type: range.memory_type,
+        })
     }
 }
 
 /// A mapping that the guest was given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
     /// Number that no other mapping of the guest has.
     pub id: u64,
@@ -168,23 +150,17 @@ impl Mapping {
 }
 
 impl Guest {
-    /// Maps `spec` shared through an open file of the driver.
+    /// Maps `spec` through an open file of the driver.
     ///
     /// # Errors
     /// As [`Guest::request`].
     pub fn map(&mut self, fd: Fd, spec: &MappingSpec) -> Result<Outcome<Mapping>, HarnessError> {
         let offset_bytes = spec.first_page.saturating_mul(PAGE_SIZE);
-        let answer = self.mmap(
-            fd,
-            offset_bytes,
-            spec.len_bytes(),
-            spec.prot,
-            Sharing::Shared,
-        )?;
+        let answer = self.mmap(fd, offset_bytes, spec.len_bytes(), spec.prot, spec.sharing)?;
         let id = self.next_mapping();
         Ok(answer.map(|gva| Mapping {
             id,
-            spec: *spec,
+            spec: spec.clone(),
             gva,
         }))
     }
@@ -192,19 +168,41 @@ impl Guest {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use addr::Gpa;
+    use witness::WindowPlan;
 
-    const SPEC: MappingSpec = MappingSpec {
-        strategy: Strategy::Lazy,
-        window: 1,
-        first_page: 4,
-        npages: 3,
-        prot: Prot::READ,
-    };
+    use super::*;
+    use crate::own_driver::LAZY;
+
+    fn plan() -> Plan {
+        let window = |name: &str, base, npages| WindowPlan {
+            name: name.into(),
+            base: Gpa::new(base),
+            npages,
+            read_only: false,
+        };
+        Plan {
+            windows: vec![
+                window("page", 0xd100_0000, 1),
+                window("odd", 0xd100_2000, 13),
+            ],
+        }
+    }
+
+    fn spec(prot: Prot) -> MappingSpec {
+        MappingSpec {
+            file: Arc::new(LAZY.file(&plan(), 1).expect("a window")),
+            first_page: 4,
+            npages: 3,
+            prot,
+            sharing: Sharing::Shared,
+        }
+    }
 
     #[test]
     fn a_contract_counts_from_the_offset_that_was_asked_for() {
-        let contract = SPEC.contract(&Presence::Only(BTreeSet::from([2])));
+        let only = Presence::Only(BTreeSet::from([2]));
+        let contract = spec(Prot::READ).contract(&plan(), &only);
         assert_eq!(contract[..2], [Expected::Absent, Expected::Absent]);
         let Expected::Present { page, access, .. } = contract[2] else {
             panic!("page 2 is to be present");
@@ -215,10 +213,32 @@ mod tests {
 
     #[test]
     fn a_mapping_without_rights_has_no_page_that_the_processor_sees() {
-        let spec = MappingSpec {
-            prot: Prot::NONE,
-            ..SPEC
+        let contract = spec(Prot::NONE).contract(&plan(), &Presence::All);
+        assert_eq!(contract, [Expected::Absent; 3]);
+    }
+
+    #[test]
+    fn where_a_file_has_nothing_nothing_is_mapped() {
+        let past = MappingSpec {
+            first_page: 12,
+            npages: 2,
+            ..spec(Prot::READ)
         };
-        assert_eq!(spec.contract(&Presence::All), [Expected::Absent; 3]);
+        let contract = past.contract(&plan(), &Presence::All);
+        assert!(matches!(contract[0], Expected::Present { .. }));
+        assert_eq!(contract[1], Expected::Absent);
+    }
+
+    #[test]
+    fn a_private_mapping_is_not_written_through() {
+        let private = MappingSpec {
+            sharing: Sharing::Private,
+            ..spec(Prot::READ_WRITE)
+        };
+        let contract = private.contract(&plan(), &Presence::All);
+        let Expected::Present { access, .. } = contract[0] else {
+            panic!("page 0 is to be present");
+        };
+        assert_eq!(access, Access::READ);
     }
 }

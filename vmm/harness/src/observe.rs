@@ -35,7 +35,7 @@ impl Guest {
     /// # Errors
     /// [`HarnessError::Tables`] when the guest's tables cannot be walked at all.
     pub fn witness(&self, mapping: &Mapping, presence: &Presence) -> Result<Judged, HarnessError> {
-        self.judge(mapping, &mapping.spec.contract(presence), None)
+        self.judge(mapping, &mapping.spec.contract(self.plan(), presence), None)
     }
 
     /// Loads from every page of `mapping`, stores to it where that is allowed, and
@@ -45,7 +45,11 @@ impl Guest {
     /// As [`Guest::request`] and [`Guest::witness`].
     pub fn witness_in_use(&mut self, mapping: &Mapping) -> Result<Judged, HarnessError> {
         let seen = self.use_all(mapping)?;
-        self.judge(mapping, &mapping.spec.contract(&Presence::All), Some(seen))
+        self.judge(
+            mapping,
+            &mapping.spec.contract(self.plan(), &Presence::All),
+            Some(seen),
+        )
     }
 
     /// Holds every page of `mapping` against a contract of its own, from below.
@@ -148,7 +152,7 @@ impl Guest {
         let words: Vec<u64> = (0..mapping.spec.npages)
             .map(|page| {
                 self.stamps()
-                    .stored(mapping.id, mapping.spec.device_page(page))
+                    .stored(mapping.id, self.labelled(mapping, page))
             })
             .collect();
         let refusals = self.store_words(mapping, &words)?;
@@ -167,6 +171,16 @@ impl Guest {
                 None => Ok(arrived.remove(word).unwrap_or_default()),
             })
             .collect())
+    }
+
+    /// The device page that a page of the mapping should show; one that the device
+    /// does not have where it should show none.
+    fn labelled(&self, mapping: &Mapping, page: u64) -> DevicePage {
+        let none = DevicePage {
+            window: self.plan().windows.len(),
+            page,
+        };
+        mapping.spec.device_page(self.plan(), page).unwrap_or(none)
     }
 
     /// Stores `words[i]` to page `i`, and says for each what the guest got instead.

@@ -1,14 +1,17 @@
 //! The part of the standard check that asks for what the driver must refuse.
 
+use std::sync::Arc;
+
 use addr::PAGE_SIZE;
+use contract::FileContract;
 use wire::{Prot, Sharing};
 
 use crate::error::HarnessError;
 use crate::guest::Guest;
-use crate::mapping::Strategy;
+use crate::mapping::MappingSpec;
 use crate::outcome::Refusal;
 use crate::report::{RefusalReport, Verdict};
-use crate::steps::{needed, open, whole};
+use crate::steps::{needed, open};
 
 /// Something that the driver must refuse.
 struct Hostile {
@@ -59,14 +62,16 @@ const HOSTILE: [Hostile; 4] = [
     },
 ];
 
-/// Asks each file for everything in [`HOSTILE`].
-pub(crate) fn check_refusals(guest: &mut Guest) -> Result<Vec<RefusalReport>, HarnessError> {
+/// Asks `file` for everything in [`HOSTILE`].
+pub(crate) fn check_refusals(
+    guest: &mut Guest,
+    file: &Arc<FileContract>,
+) -> Result<Vec<RefusalReport>, HarnessError> {
     let mut reports = Vec::new();
-    for strategy in Strategy::ALL {
-        for window in 0..guest.plan().windows.len() {
-            for hostile in &HOSTILE {
-                reports.push(check_refusal(guest, strategy, window, hostile)?);
-            }
+    for range in &file.ranges {
+        for hostile in &HOSTILE {
+            let spec = MappingSpec::whole(file, range);
+            reports.push(check_refusal(guest, &spec, hostile)?);
         }
     }
     Ok(reports)
@@ -74,12 +79,10 @@ pub(crate) fn check_refusals(guest: &mut Guest) -> Result<Vec<RefusalReport>, Ha
 
 fn check_refusal(
     guest: &mut Guest,
-    strategy: Strategy,
-    window: usize,
+    spec: &MappingSpec,
     hostile: &Hostile,
 ) -> Result<RefusalReport, HarnessError> {
-    let spec = whole(guest, strategy, window)?;
-    let fd = open(guest, &spec)?;
+    let fd = open(guest, spec)?;
     let answer = guest.mmap(
         fd,
         hostile.offset_pages * PAGE_SIZE,
@@ -97,11 +100,7 @@ fn check_refusal(
     };
     let expected = Refusal::Errno(hostile.errno).to_string();
     Ok(RefusalReport {
-        name: format!(
-            "{strategy}/{}: {}",
-            guest.plan().windows[window].name,
-            hostile.name
-        ),
+        name: format!("{}: {}", spec.file.name, hostile.name),
         verdict: if found == expected {
             Verdict::Pass
         } else {

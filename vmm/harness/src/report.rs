@@ -3,8 +3,6 @@
 use serde::Serialize;
 use witness::{Link, Links, Mismatch};
 
-use crate::mapping::Strategy;
-
 /// Outcome of a mapping or of a whole check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -65,7 +63,7 @@ pub struct MappingReport {
     /// Name, such as `lazy/odd`.
     pub name: String,
     /// How the driver maps it.
-    pub strategy: Strategy,
+    pub strategy: String,
     /// Pages of the mapping.
     pub pages: u64,
     /// Pages witnessed by each link while the mapping was in use.

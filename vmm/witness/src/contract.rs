@@ -3,8 +3,7 @@
 //! Everything here follows from the VM's configuration and from what was asked of
 //! mmap(2); nothing is ever read from the guest.
 
-use std::fmt;
-
+pub use ::contract::Access;
 use addr::{Gpa, PAGE_SIZE};
 use walk::MemoryType;
 
@@ -85,44 +84,6 @@ impl Plan {
             Some(page) => format!("{gpa} ({})", self.name(page)),
             None => format!("{gpa} (no page of the device)"),
         }
-    }
-}
-
-/// What user space may do with a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access {
-    /// Loads.
-    pub read: bool,
-    /// Stores.
-    pub write: bool,
-    /// Instruction fetches.
-    pub exec: bool,
-}
-
-impl Access {
-    /// Loads only.
-    pub const READ: Self = Self {
-        read: true,
-        write: false,
-        exec: false,
-    };
-    /// Loads and stores.
-    pub const READ_WRITE: Self = Self {
-        write: true,
-        ..Self::READ
-    };
-}
-
-impl fmt::Display for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let flag = |set, name| if set { name } else { '-' };
-        write!(
-            f,
-            "{}{}{}",
-            flag(self.read, 'r'),
-            flag(self.write, 'w'),
-            flag(self.exec, 'x')
-        )
     }
 }
 

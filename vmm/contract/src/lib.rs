@@ -1,0 +1,16 @@
+//! What a driver's device files promise, as plain data.
+//!
+//! A [`FileContract`] says for each page offset of one file which page of the
+//! device a mapping shows there, with which access and memory type and from when
+//! on, and how the driver answers what it must not grant. Everything that holds a
+//! driver against something reads it here: the standard check, tests, planted
+//! faults. It is stated by whoever knows what the driver should do and never
+//! derived from what it does.
+#![forbid(unsafe_code)]
+
+mod access;
+mod file;
+pub mod memory_type;
+
+pub use access::Access;
+pub use file::{Backing, FileContract, Offset, RangeContract, Shown, When};
