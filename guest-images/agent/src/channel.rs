@@ -3,7 +3,7 @@
 use std::ptr::NonNull;
 
 use thiserror::Error;
-use wire::{AREA_LEN_BYTES, FrameError, Header, Reply, Request, Sender};
+use wire::{AREA_LEN_BYTES, Answer, FrameError, Header, Reply, Request, Sender};
 
 const WORD_LEN_BYTES: usize = size_of::<u64>();
 
@@ -92,18 +92,21 @@ pub enum NoHost {
     Unanswered,
 }
 
-/// Hands `reply` to the host and gives its next request, which may be garbled.
+/// Hands `answer` to the host and gives its next request, which may be garbled.
 ///
 /// # Errors
-/// [`NoHost`] when the area is none, or still holds the reply after the doorbell.
+/// [`NoHost`] when the area is none, or still holds the answer after the doorbell.
 pub fn exchange(
     area: &mut Area,
-    reply: &Reply,
+    answer: &Answer,
     ring: impl FnOnce(),
 ) -> Result<Result<Request, FrameError>, NoHost> {
-    let frame = wire::encode(reply).or_else(|error| {
-        wire::encode(&Reply::Rejected {
-            reason: format!("the reply cannot be sent: {error}"),
+    let frame = wire::encode(answer).or_else(|error| {
+        wire::encode(&Answer {
+            pid: answer.pid,
+            reply: Reply::Rejected {
+                reason: format!("the reply cannot be sent: {error}"),
+            },
         })
     });
     // The second frame is a few words, which always fit.
@@ -121,6 +124,13 @@ mod tests {
     use super::*;
     use wire::Value;
 
+    fn done(value: Value) -> Answer {
+        Answer {
+            pid: 2,
+            reply: Reply::Done(value),
+        }
+    }
+
     /// An area of ordinary memory; the closure of `exchange` plays the host.
     fn area() -> Area {
         let words = vec![0_u64; AREA_LEN_BYTES / WORD_LEN_BYTES].leak();
@@ -128,7 +138,7 @@ mod tests {
         unsafe { Area::new(NonNull::from(words).cast()) }
     }
 
-    fn answer_with(reply: &Reply, frame: &[u8]) -> Result<Result<Request, FrameError>, NoHost> {
+    fn answer_with(reply: &Answer, frame: &[u8]) -> Result<Result<Request, FrameError>, NoHost> {
         let mut area = area();
         let mut host = Area { start: area.start };
         exchange(&mut area, reply, || host.write(frame))
@@ -140,7 +150,7 @@ mod tests {
 
     #[test]
     fn the_host_sees_the_reply_and_its_request_comes_back() {
-        let reply = Reply::Done(Value::Words(vec![1, 2, 3]));
+        let reply = done(Value::Words(vec![1, 2, 3]));
         let request = Request::Log {
             text: "seven bytes more than a word".into(),
         };
@@ -158,13 +168,13 @@ mod tests {
 
     #[test]
     fn silence_is_not_taken_for_a_request() {
-        let result = exchange(&mut area(), &Reply::Done(Value::Unit), || {});
+        let result = exchange(&mut area(), &done(Value::Unit), || {});
         assert!(result.is_err());
     }
 
     #[test]
     fn garbled_requests_are_told() {
-        let reply = Reply::Done(Value::Unit);
+        let reply = done(Value::Unit);
         let mut version = frame(&Request::Fork);
         version[4] = 0xee;
         let mut length = frame(&Request::Fork);
@@ -186,7 +196,7 @@ mod tests {
     fn a_reply_beyond_the_area_becomes_a_short_one() {
         let mut area = area();
         let host = Area { start: area.start };
-        let reply = Reply::Done(Value::Bytes(vec![0; AREA_LEN_BYTES]));
+        let reply = done(Value::Bytes(vec![0; AREA_LEN_BYTES]));
         let mut head = Vec::new();
         let _ = exchange(&mut area, &reply, || head = host.read(Header::LEN_BYTES));
         let header = Header::parse(head.try_into().expect("12 bytes")).expect("valid");

@@ -8,6 +8,7 @@ compile_error!("the agent is the /init of an x86-64 Linux guest; build it for th
 
 mod access;
 mod channel;
+mod doorbell;
 mod files;
 mod kmsg;
 mod memory;
@@ -15,6 +16,7 @@ mod ops;
 mod outcome;
 mod own;
 mod process;
+mod ptrace;
 mod startup;
 mod sys;
 #[cfg(test)]
@@ -25,7 +27,7 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::process::ExitCode;
 
-use wire::Reply;
+use wire::{Answer, Reply};
 
 /// pid of the process that the kernel starts as /init.
 const INIT_PID: u32 = 1;
@@ -58,10 +60,14 @@ fn serve() -> Result<Infallible, Box<dyn Error>> {
     let mut state = ops::State::of_init()?;
     let mut reply = Reply::Ready {
         kernel_release: sys::kernel_release()?,
-        pid: sys::pid(),
     };
     loop {
-        reply = match channel::exchange(&mut area, &reply, startup::ring_doorbell)? {
+        // Which process this is changes with every fork.
+        let answer = Answer {
+            pid: sys::pid(),
+            reply,
+        };
+        reply = match channel::exchange(&mut area, &answer, startup::ring_doorbell)? {
             Ok(request) => ops::perform(&mut state, request),
             Err(garbled) => Reply::Rejected {
                 reason: garbled.to_string(),

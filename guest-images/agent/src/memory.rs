@@ -81,26 +81,46 @@ pub fn advise(own: &Own, address: u64, len_bytes: u64, advice: Advice) -> Outcom
     Ok(Value::Unit)
 }
 
+/// Arguments of one mremap(2).
+#[derive(Debug)]
+pub struct Remapping {
+    pub address: u64,
+    pub old_len_bytes: u64,
+    pub new_len_bytes: u64,
+    pub may_move: bool,
+    pub fixed_at: Option<u64>,
+}
+
 /// mremap(2).
-pub fn remap(
-    own: &Own,
-    address: u64,
-    old_len_bytes: u64,
-    new_len_bytes: u64,
-    may_move: bool,
-) -> Outcome {
+pub fn remap(own: &Own, remapping: &Remapping) -> Outcome {
+    let Remapping {
+        address,
+        old_len_bytes,
+        new_len_bytes,
+        ..
+    } = *remapping;
     spare(own, address, old_len_bytes)?;
-    let flags = if may_move { libc::MREMAP_MAYMOVE } else { 0 };
+    let mut flags = 0;
+    if remapping.may_move {
+        flags |= libc::MREMAP_MAYMOVE;
+    }
+    if let Some(target) = remapping.fixed_at {
+        // The kernel takes either length for that of what it unmaps there.
+        for len_bytes in [old_len_bytes, new_len_bytes] {
+            spare(own, target, len_bytes)?;
+        }
+        flags |= libc::MREMAP_FIXED;
+    }
     let arguments = [
         address,
         old_len_bytes,
         new_len_bytes,
         flag_argument(flags),
-        0,
+        remapping.fixed_at.unwrap_or(0),
         0,
     ];
-    // SAFETY: the old range was found to spare the agent, and without MREMAP_FIXED
-    // the new one is made of free addresses.
+    // SAFETY: the old range and a fixed new one were found to spare the agent; without
+    // MREMAP_FIXED the new one is made of free addresses.
     let address = unsafe { sys::call(libc::SYS_mremap, arguments) }?;
     Ok(Value::Address(address))
 }

@@ -130,6 +130,37 @@ fn advice_reaches_the_pages() {
     assert_eq!(odd, errno(libc::EINVAL));
 }
 
+/// mremap(2) of one page.
+fn resized(own: &Own, address: u64, new_len_bytes: u64, may_move: bool) -> Outcome {
+    let remapping = Remapping {
+        address,
+        old_len_bytes: PAGE,
+        new_len_bytes,
+        may_move,
+        fixed_at: None,
+    };
+    remap(own, &remapping)
+}
+
+#[test]
+fn a_mapping_moves_where_it_is_told() {
+    let own = Own::nothing();
+    let at = mapped(Some(file_of(PAGE)), 1, Prot::READ_WRITE);
+    assert_eq!(put(at, PAGE, &[3]), Ok(Value::Unit));
+    let target = mapped(None, 1, Prot::NONE);
+    let to = |fixed_at| Remapping {
+        address: at,
+        old_len_bytes: PAGE,
+        new_len_bytes: PAGE,
+        may_move: true,
+        fixed_at: Some(fixed_at),
+    };
+    assert_eq!(remap(&own, &to(target + 1)), errno(libc::EINVAL));
+    assert_eq!(address(remap(&own, &to(target))), target);
+    assert_eq!(load(target, 8, 1), Ok(Value::Words(vec![3])));
+    assert!(matches!(load(at, 8, 1), Err(Refusal::Signal(_))));
+}
+
 #[test]
 fn a_moved_mapping_keeps_its_words() {
     let own = Own::nothing();
@@ -141,12 +172,12 @@ fn a_moved_mapping_keeps_its_words() {
         ..request(None, 1, Prot::NONE)
     };
     assert_eq!(address(map(&own, &fence)), at + PAGE);
-    let in_place = remap(&own, at, PAGE, 8 * PAGE, false);
+    let in_place = resized(&own, at, 8 * PAGE, false);
     assert_eq!(in_place, errno(libc::ENOMEM));
-    let moved = address(remap(&own, at, PAGE, 8 * PAGE, true));
+    let moved = address(resized(&own, at, 8 * PAGE, true));
     assert_ne!(moved, at);
     assert_eq!(load(moved, PAGE, 2), Ok(Value::Words(vec![1, 2])));
-    assert_eq!(remap(&own, 1, PAGE, PAGE, true), errno(libc::EINVAL));
+    assert_eq!(resized(&own, 1, PAGE, true), errno(libc::EINVAL));
 }
 
 /// The whole state machine on the agent's own memory: text, stack, heap and area
@@ -161,6 +192,13 @@ fn the_agents_own_memory_is_spared() {
         fixed_at: Some(page),
         ..request(None, 1, Prot::NONE)
     };
+    let onto = Remapping {
+        address: mapped(None, 1, Prot::READ),
+        old_len_bytes: PAGE,
+        new_len_bytes: PAGE,
+        may_move: true,
+        fixed_at: Some(page),
+    };
     for outcome in [
         store(&own, word, 8, &[6]),
         unmap(&own, page, 1),
@@ -169,8 +207,9 @@ fn the_agents_own_memory_is_spared() {
         protect(&own, page, 1 << 60, Prot::NONE),
         advise(&own, page, 1 << 60, Advice::DontNeed),
         advise(&own, page, PAGE, Advice::DontNeed),
-        remap(&own, page, PAGE, 2 * PAGE, true),
+        resized(&own, page, 2 * PAGE, true),
         map(&own, &fixed),
+        remap(&own, &onto),
     ] {
         assert!(matches!(outcome, Err(Refusal::Rejected(_))), "{outcome:?}");
     }

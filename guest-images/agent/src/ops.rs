@@ -6,10 +6,11 @@ use wire::{Reply, Request, Value};
 
 use crate::files;
 use crate::kmsg;
-use crate::memory::{self, Mapping};
+use crate::memory::{self, Mapping, Remapping};
 use crate::outcome::{Outcome, Refusal};
 use crate::own::Own;
 use crate::process::{self, Lineage};
+use crate::ptrace;
 use crate::sys::Errno;
 use crate::words;
 
@@ -25,11 +26,14 @@ impl State {
     /// is the agent's own.
     ///
     /// # Errors
-    /// When /proc/self/maps cannot be read.
+    /// When there is no memory to share with forked processes, or /proc/self/maps
+    /// cannot be read.
     pub fn of_init() -> io::Result<Self> {
+        // Before what is the agent's own is looked at: its memory is a part of that.
+        let lineage = Lineage::of_first_process()?;
         Ok(Self {
             own: Own::of_this_process()?,
-            lineage: Lineage::default(),
+            lineage,
         })
     }
 
@@ -38,7 +42,7 @@ impl State {
     pub fn unguarded() -> Self {
         Self {
             own: Own::nothing(),
-            lineage: Lineage::default(),
+            lineage: Lineage::of_test(),
         }
     }
 }
@@ -110,7 +114,17 @@ fn execute(state: &mut State, request: Request) -> Outcome {
             old_len_bytes,
             new_len_bytes,
             may_move,
-        } => memory::remap(own, address, old_len_bytes, new_len_bytes, may_move),
+            fixed_at,
+        } => {
+            let remapping = Remapping {
+                address,
+                old_len_bytes,
+                new_len_bytes,
+                may_move,
+                fixed_at,
+            };
+            memory::remap(own, &remapping)
+        }
         Request::Load {
             address,
             stride_bytes,
@@ -122,7 +136,10 @@ fn execute(state: &mut State, request: Request) -> Outcome {
             words,
         } => words::store(own, address, stride_bytes, &words),
         Request::Fork => process::fork(&mut state.lineage),
+        Request::SwitchTo { pid } => process::switch_to(&state.lineage, pid),
         Request::Exit { status } => process::exit(&state.lineage, status),
+        Request::Peek { pid, address } => ptrace::peek(pid, address),
+        Request::Poke { pid, address, word } => ptrace::poke(own, pid, address, word),
         Request::ReadFile { path } => files::read_file(path),
         Request::Pagemap { address, npages } => files::pagemap(address, npages),
         Request::Log { text } => {

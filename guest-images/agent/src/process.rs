@@ -1,5 +1,5 @@
-//! The agent below /init, its forked children, which take the doorbell over, and the
-//! end of the guest.
+//! The agent below /init, its forked processes, which pass the doorbell on among each
+//! other, and the end of the guest.
 
 use std::fs;
 use std::io;
@@ -8,6 +8,7 @@ use std::process::ExitStatus;
 
 use wire::{Crash, Value};
 
+use crate::doorbell::{Doorbell, Holder};
 use crate::kmsg;
 use crate::outcome::{Outcome, Refusal};
 use crate::sys::{self, Errno};
@@ -31,7 +32,14 @@ pub fn start_agent() -> io::Result<Role> {
     // SAFETY: called first of all, when the process has one thread.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
-        0 => Ok(Role::Agent),
+        0 => {
+            // The agent and all that it forks are a group of their own.
+            // SAFETY: setpgid(2) has no preconditions.
+            match unsafe { libc::setpgid(0, 0) } {
+                0 => Ok(Role::Agent),
+                _ => Err(io::Error::last_os_error()),
+            }
+        }
         agent => {
             let status = wait_for(-1, agent)?;
             Ok(Role::Init(ExitStatus::from_raw(status)))
@@ -39,34 +47,104 @@ pub fn start_agent() -> io::Result<Role> {
     }
 }
 
-/// Where this process stands in the chain of forks.
-#[derive(Debug, Default)]
+/// Where this process stands among those of the agent.
+#[derive(Debug)]
 pub struct Lineage {
     forked: bool,
+    doorbell: Doorbell,
 }
 
-/// fork(2). Returns in the child with its pid at once, and in the parent when the
-/// child has ended, by [`exit`] or by a signal, with its wait status: whoever
-/// returns holds the doorbell.
+impl Lineage {
+    /// The first process, which holds the doorbell and becomes the parent of those
+    /// whose own parent ends before them: so somebody waits for each.
+    ///
+    /// # Errors
+    /// What mmap(2) or prctl(2) says.
+    pub fn of_first_process() -> io::Result<Self> {
+        // SAFETY: PR_SET_CHILD_SUBREAPER takes a flag and touches no memory.
+        if unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self {
+            forked: false,
+            doorbell: Doorbell::of_this_process()?,
+        })
+    }
+
+    /// A first process that adopts nobody.
+    #[cfg(test)]
+    pub fn of_test() -> Self {
+        Self {
+            forked: false,
+            doorbell: Doorbell::of_this_process().expect("a page"),
+        }
+    }
+
+    /// Waits for the doorbell. The answer is [`Value::Unit`] when it was handed over,
+    /// and the wait status of the child that died with it.
+    fn wait_for_turn(&self) -> Outcome {
+        let this = Holder::Process(sys::pid());
+        loop {
+            let holder = self.doorbell.holder();
+            let dead = match holder {
+                _ if holder == this => return Ok(Value::Unit),
+                // One that says so ends at once; another may live for long.
+                Holder::Ending(pid) => status_of(pid, 0)?,
+                Holder::Process(pid) => status_of(pid, libc::WNOHANG)?,
+            };
+            if let Some(status) = dead {
+                self.doorbell.pass(holder, this);
+                return Ok(Value::ExitStatus(status));
+            }
+            self.doorbell.wait(holder);
+        }
+    }
+}
+
+/// fork(2). Returns in the child with its pid at once, and in the parent when it
+/// holds the doorbell again.
 pub fn fork(lineage: &mut Lineage) -> Outcome {
-    let parent = sys::pid();
+    let parent = Holder::Process(sys::pid());
     // SAFETY: the agent has one thread, so nothing it needs is locked in the child.
     match unsafe { libc::fork() } {
         -1 => Err(Errno::last().into()),
         0 => {
             lineage.forked = true;
-            end_with(parent);
-            Ok(Value::Pid(sys::pid()))
+            let child = sys::pid();
+            lineage.doorbell.pass(parent, Holder::Process(child));
+            Ok(Value::Pid(child))
         }
-        child => Ok(Value::ExitStatus(wait_for(child, child)?)),
+        child => {
+            // The child does the same: it may die before it comes to that.
+            lineage.doorbell.pass(parent, Holder::Process(child));
+            lineage.wait_for_turn()
+        }
     }
 }
 
-/// Ends a forked child.
+/// Hands the doorbell to another process of the agent. Returns when this one holds
+/// it again.
+pub fn switch_to(lineage: &Lineage, pid: i32) -> Outcome {
+    // SAFETY: getpgid(2) has no preconditions.
+    let group = unsafe { libc::getpgid(pid) };
+    // SAFETY: getpgrp(2) has no preconditions and always succeeds.
+    if pid <= 0 || group != unsafe { libc::getpgrp() } {
+        return Err(Errno(libc::ESRCH).into());
+    }
+    let this = Holder::Process(sys::pid());
+    lineage.doorbell.pass(this, Holder::Process(pid));
+    lineage.wait_for_turn()
+}
+
+/// Ends a forked process.
 pub fn exit(lineage: &Lineage, status: u8) -> Outcome {
     if !lineage.forked {
         return Err(Errno(libc::EPERM).into());
     }
+    let pid = sys::pid();
+    lineage
+        .doorbell
+        .pass(Holder::Process(pid), Holder::Ending(pid));
     // SAFETY: _exit(2) has no preconditions; exit handlers are the parent's to run.
     unsafe { libc::_exit(status.into()) }
 }
@@ -83,16 +161,19 @@ pub fn crash(lineage: &Lineage, how: Crash) -> Outcome {
     }
 }
 
-/// Asks for SIGKILL at the death of the parent, which holds the doorbell after this
-/// process and must never share it.
-fn end_with(parent: i32) {
-    // SAFETY: PR_SET_PDEATHSIG takes a signal's number and touches no memory.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-    // SAFETY: getppid(2) has no preconditions.
-    if unsafe { libc::getppid() } != parent {
-        // It was dead before it could be asked for.
-        // SAFETY: _exit(2) has no preconditions.
-        unsafe { libc::_exit(1) }
+/// Wait status of a child that has ended; `None` when it has not, or is no child of
+/// this process.
+fn status_of(child: i32, options: libc::c_int) -> Result<Option<i32>, Errno> {
+    loop {
+        let mut status = 0;
+        // SAFETY: `status` is live; any pid may be waited for.
+        match unsafe { libc::waitpid(child, &raw mut status, options) } {
+            ended if ended == child => return Ok(Some(status)),
+            -1 if Errno::last() == Errno(libc::EINTR) => {}
+            -1 if Errno::last() == Errno(libc::ECHILD) => return Ok(None),
+            -1 => return Err(Errno::last()),
+            _ => return Ok(None),
+        }
     }
 }
 
@@ -188,6 +269,94 @@ mod tests {
             unsafe { libc::kill(sys::pid(), libc::SIGKILL) };
         }
         assert_eq!(reply, Reply::Done(Value::ExitStatus(libc::SIGKILL)));
+    }
+
+    /// The child hands the doorbell back and is handed it again, alive all the while.
+    #[test]
+    fn the_doorbell_goes_to_and_fro() {
+        let mut state = State::unguarded();
+        let test = sys::pid();
+        let reply = perform(&mut state, Request::Fork);
+        if sys::pid() != test {
+            let back = perform(&mut state, Request::SwitchTo { pid: test });
+            let status = if back == Reply::Done(Value::Unit) {
+                5
+            } else {
+                6
+            };
+            perform(&mut state, Request::Exit { status });
+        }
+        assert_eq!(reply, Reply::Done(Value::Unit));
+        let child = child_of_this_thread();
+        let ended = perform(&mut state, Request::SwitchTo { pid: child });
+        assert_eq!(ended, Reply::Done(Value::ExitStatus(5 << 8)));
+        let gone = perform(&mut state, Request::SwitchTo { pid: child });
+        assert_eq!(gone, Reply::Errno(libc::ESRCH));
+    }
+
+    #[test]
+    fn the_doorbell_stays_in_the_family() {
+        let state = &mut State::unguarded();
+        for stranger in [0, -1, 1, i32::MIN, i32::MAX] {
+            let reply = perform(state, Request::SwitchTo { pid: stranger });
+            assert_eq!(reply, Reply::Errno(libc::ESRCH), "{stranger}");
+        }
+        let this = perform(state, Request::SwitchTo { pid: sys::pid() });
+        assert_eq!(this, Reply::Done(Value::Unit));
+    }
+
+    /// One that does not hold the doorbell dies unnoticed until it is its turn.
+    #[test]
+    fn a_death_in_the_background_is_told_in_its_turn() {
+        let mut state = State::unguarded();
+        let test = sys::pid();
+        let reply = perform(&mut state, Request::Fork);
+        if sys::pid() != test {
+            perform(&mut state, Request::SwitchTo { pid: test });
+        }
+        assert_eq!(reply, Reply::Done(Value::Unit));
+        let child = child_of_this_thread();
+        // SAFETY: SIGKILL to a child of this test, not yet waited for.
+        unsafe { libc::kill(child, libc::SIGKILL) };
+        let ended = perform(&mut state, Request::SwitchTo { pid: child });
+        assert_eq!(ended, Reply::Done(Value::ExitStatus(libc::SIGKILL)));
+    }
+
+    #[test]
+    fn a_debugger_reads_and_writes_the_other_process() {
+        let mut state = State::unguarded();
+        let test = sys::pid();
+        let word = Box::new(7_u64);
+        let address = &raw const *word as u64;
+        let reply = perform(&mut state, Request::Fork);
+        if sys::pid() != test {
+            perform(&mut state, Request::SwitchTo { pid: test });
+            // SAFETY: the box is live; the tracer may have changed it.
+            let poked = unsafe { std::ptr::read_volatile(&raw const *word) };
+            let status = if poked == 9 { 5 } else { 6 };
+            perform(&mut state, Request::Exit { status });
+        }
+        assert_eq!(reply, Reply::Done(Value::Unit));
+        let pid = child_of_this_thread();
+        let peeked = perform(&mut state, Request::Peek { pid, address });
+        assert_eq!(peeked, Reply::Done(Value::Words(vec![7])));
+        let nowhere = Request::Peek { pid, address: 8 };
+        assert_eq!(perform(&mut state, nowhere), Reply::Errno(libc::EIO));
+        let poked = Request::Poke {
+            pid,
+            address,
+            word: 9,
+        };
+        assert_eq!(perform(&mut state, poked), Reply::Done(Value::Unit));
+        let ended = perform(&mut state, Request::SwitchTo { pid });
+        assert_eq!(ended, Reply::Done(Value::ExitStatus(5 << 8)));
+        assert_eq!(*word, 7);
+    }
+
+    /// pid of the only child of the thread that runs this test.
+    fn child_of_this_thread() -> i32 {
+        let children = fs::read_to_string("/proc/thread-self/children").expect("readable");
+        children.trim().parse().expect("one child")
     }
 
     #[test]

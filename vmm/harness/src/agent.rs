@@ -2,7 +2,7 @@
 
 use addr::Gva;
 use monitor::MESSAGE_AREA;
-use wire::{Advice, Fd, Header, OpenMode, Prot, Reply, Request, Sender, Sharing, Value};
+use wire::{Advice, Answer, Fd, Header, OpenMode, Prot, Reply, Request, Sender, Sharing, Value};
 
 use crate::error::HarnessError;
 use crate::guest::Guest;
@@ -17,11 +17,13 @@ impl Guest {
     pub fn request(&mut self, request: &Request) -> Result<Reply, HarnessError> {
         self.vm_mut().write(MESSAGE_AREA, &wire::encode(request)?)?;
         self.vm_mut().run_to_doorbell()?;
-        self.read_reply()
+        let answer = self.read_answer()?;
+        self.set_current_pid(answer.pid);
+        Ok(answer.reply)
     }
 
     /// The message that stands in the area.
-    pub(crate) fn read_reply(&self) -> Result<Reply, HarnessError> {
+    pub(crate) fn read_answer(&self) -> Result<Answer, HarnessError> {
         let mut head = [0; Header::LEN_BYTES];
         self.vm().read(MESSAGE_AREA, &mut head)?;
         let header = Header::parse(head)?;
@@ -217,6 +219,7 @@ impl Guest {
             old_len_bytes,
             new_len_bytes,
             may_move,
+            fixed_at: None,
         })
     }
 
@@ -254,7 +257,8 @@ impl Guest {
         })
     }
 
-    /// fork(2): from here on requests go to the child, until [`Guest::exit_child`].
+    /// fork(2): from here on requests go to the child, until [`Guest::exit_child`] or
+    /// [`Guest::switch_to`].
     ///
     /// # Errors
     /// As [`Guest::request`].
@@ -265,7 +269,17 @@ impl Guest {
         })
     }
 
-    /// Ends a forked child and gives its wait status.
+    /// From here on requests go to the process with this pid, and what is walked are
+    /// its tables.
+    ///
+    /// # Errors
+    /// As [`Guest::request`].
+    pub fn switch_to(&mut self, pid: i32) -> Result<Outcome<()>, HarnessError> {
+        self.unit(&Request::SwitchTo { pid })
+    }
+
+    /// Ends a forked process and gives its wait status. From here on requests go to
+    /// its parent.
     ///
     /// # Errors
     /// As [`Guest::request`].

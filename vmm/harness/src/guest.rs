@@ -28,6 +28,8 @@ pub struct Guest {
     stamps: Stamps,
     kernel_release: String,
     mappings: u64,
+    /// The process that holds the doorbell.
+    current_pid: i32,
 }
 
 impl Guest {
@@ -60,9 +62,12 @@ impl Guest {
             stamps,
             kernel_release: String::new(),
             mappings: 0,
+            current_pid: 0,
         };
-        match guest.read_reply()? {
-            Reply::Ready { kernel_release, .. } => guest.kernel_release = kernel_release,
+        let answer = guest.read_answer()?;
+        guest.current_pid = answer.pid;
+        match answer.reply {
+            Reply::Ready { kernel_release } => guest.kernel_release = kernel_release,
             other => return Err(HarnessError::NotReady(Box::new(other))),
         }
         Ok(guest)
@@ -120,6 +125,16 @@ impl Guest {
     /// `uname -r` of the guest.
     pub fn kernel_release(&self) -> &str {
         &self.kernel_release
+    }
+
+    /// pid of the process that answered last: requests go to it, and walks go through
+    /// its tables.
+    pub fn current_pid(&self) -> i32 {
+        self.current_pid
+    }
+
+    pub(crate) fn set_current_pid(&mut self, pid: i32) {
+        self.current_pid = pid;
     }
 
     /// A number that no mapping of this guest had before.

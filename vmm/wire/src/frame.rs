@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{AREA_LEN_BYTES, Reply, Request, VERSION};
+use crate::{AREA_LEN_BYTES, Answer, Request, VERSION};
 
 /// Who wrote a message. Each has its own magic, so that a side which finds its
 /// own message at its turn knows that the other one has not answered.
@@ -12,7 +12,7 @@ use crate::{AREA_LEN_BYTES, Reply, Request, VERSION};
 pub enum Sender {
     /// The VMM, with a [`Request`].
     Host,
-    /// The guest's agent, with a [`Reply`].
+    /// The guest's agent, with an [`Answer`].
     Agent,
 }
 
@@ -41,7 +41,7 @@ impl Message for Request {
     const SENDER: Sender = Sender::Host;
 }
 
-impl Message for Reply {
+impl Message for Answer {
     const SENDER: Sender = Sender::Agent;
 }
 
@@ -172,8 +172,15 @@ pub fn decode<T: Message>(payload: &[u8]) -> Result<T, FrameError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MAX_IO_LEN_BYTES, MAX_WORDS, Value};
+    use crate::{MAX_IO_LEN_BYTES, MAX_WORDS, OpenMode, Reply, Value};
     use alloc::string::String;
+
+    fn done(value: Value) -> Answer {
+        Answer {
+            pid: 1,
+            reply: Reply::Done(value),
+        }
+    }
 
     fn split(frame: &[u8]) -> (Result<Header, FrameError>, &[u8]) {
         let (head, payload) = frame.split_first_chunk().expect("a header");
@@ -182,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_message_survives_the_area() {
-        let reply = Reply::Done(Value::Words(alloc::vec![u64::MAX; 3]));
+        let reply = done(Value::Words(alloc::vec![u64::MAX; 3]));
         let frame = encode(&reply).expect("fits");
         let (header, payload) = split(&frame);
         let header = header.expect("valid");
@@ -194,9 +201,10 @@ mod tests {
     /// Without the sender these two would be the same bytes.
     #[test]
     fn an_unanswered_reply_is_no_request() {
-        let reply = encode(&Reply::Done(Value::Unit)).expect("fits");
-        let request = encode(&Request::UnloadModule {
-            name: String::new(),
+        let reply = encode(&done(Value::Address(0))).expect("fits");
+        let request = encode(&Request::Open {
+            path: String::from("\u{1}"),
+            mode: OpenMode::ReadOnly,
         })
         .expect("fits");
         assert_eq!(split(&reply).1, split(&request).1);
@@ -231,7 +239,7 @@ mod tests {
         assert!(matches!(split(&frame).0, Err(FrameError::Length { .. })));
         // A length prefix far beyond the bytes that follow.
         assert_eq!(
-            decode::<Reply>(&[1, 5, 0xff, 0xff, 0xff, 0xff, 0x0f]),
+            decode::<Answer>(&[2, 1, 5, 0xff, 0xff, 0xff, 0xff, 0x0f]),
             Err(FrameError::Payload)
         );
         let mut trailing = encode(&Request::Fork).expect("fits");
@@ -244,15 +252,15 @@ mod tests {
 
     #[test]
     fn the_longest_file_fits() {
-        let reply = Reply::Done(Value::Bytes(alloc::vec![0; MAX_IO_LEN_BYTES]));
+        let reply = done(Value::Bytes(alloc::vec![0; MAX_IO_LEN_BYTES]));
         assert!(encode(&reply).is_ok());
         let words = alloc::vec![u64::MAX; MAX_WORDS as usize];
-        assert!(encode(&Reply::Done(Value::Words(words))).is_ok());
+        assert!(encode(&done(Value::Words(words))).is_ok());
     }
 
     #[test]
     fn an_oversized_message_is_refused() {
-        let reply = Reply::Done(Value::Bytes(alloc::vec![0; AREA_LEN_BYTES]));
+        let reply = done(Value::Bytes(alloc::vec![0; AREA_LEN_BYTES]));
         assert!(matches!(encode(&reply), Err(FrameError::Length { .. })));
     }
 }

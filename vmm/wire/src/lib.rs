@@ -1,7 +1,7 @@
 //! What the host and the guest's agent say to each other, and where.
 //!
 //! One message area, a memslot outside the guest's RAM, is shared by both. The
-//! agent writes a [`Reply`] into it and rings the doorbell, an `out` to
+//! agent writes an [`Answer`] into it and rings the doorbell, an `out` to
 //! [`DOORBELL_PORT`]; that exit freezes the vCPU. The host reads the reply, looks
 //! at the guest for as long as it likes, writes the next [`Request`] into the same
 //! area and resumes the vCPU. The first message after boot is [`Reply::Ready`].
@@ -23,7 +23,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages below. Any change to them changes it.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// I/O port whose 32-bit `out` hands a message to the host.
 pub const DOORBELL_PORT: u16 = 0x0d00;
 /// Bytes of the message area.
@@ -182,6 +182,8 @@ pub enum Request {
         new_len_bytes: u64,
         /// `MREMAP_MAYMOVE`.
         may_move: bool,
+        /// Where to, with `MREMAP_FIXED`; `None` lets the kernel choose.
+        fixed_at: Option<u64>,
     },
     /// Aligned 64-bit loads at `address`, `address + stride_bytes`, ...
     /// Answer: [`Value::Words`], or the signal that the first faulting load raised.
@@ -203,10 +205,12 @@ pub enum Request {
         words: Vec<u64>,
     },
     /// fork(2). The child answers with [`Value::Pid`] and its own pid and takes
-    /// over the doorbell; the parent waits for it.
+    /// over the doorbell; the parent waits until the doorbell comes back to it, by
+    /// [`Request::SwitchTo`] or by the child's end.
     Fork,
-    /// Ends a forked child; its parent then answers with [`Value::ExitStatus`] of
-    /// it and holds the doorbell again. `EPERM` for the first process.
+    /// Ends a forked process; its parent, or the first process where that has ended,
+    /// then answers with [`Value::ExitStatus`] of it and holds the doorbell. `EPERM`
+    /// for the first process.
     Exit {
         /// Status, 0 to 255.
         status: u8,
@@ -265,6 +269,30 @@ pub enum Request {
         /// What the pointer points to.
         argument: Vec<u8>,
     },
+    /// Hands the doorbell to another process of the agent, which answers with
+    /// [`Value::Unit`]; `ESRCH` when there is none with this pid. When it has died,
+    /// its parent answers as for [`Request::Exit`].
+    SwitchTo {
+        /// Whom to.
+        pid: i32,
+    },
+    /// ptrace(2) with `PTRACE_PEEKDATA`, by a process that traces the other for as
+    /// long as it takes. Answer: [`Value::Words`], one.
+    Peek {
+        /// A process of the agent that does not hold the doorbell.
+        pid: i32,
+        /// Address in that process.
+        address: u64,
+    },
+    /// As [`Request::Peek`], with `PTRACE_POKEDATA`. Answer: [`Value::Unit`].
+    Poke {
+        /// A process of the agent that does not hold the doorbell.
+        pid: i32,
+        /// Address in that process.
+        address: u64,
+        /// What to put there.
+        word: u64,
+    },
 }
 
 /// Ways to end a guest.
@@ -290,15 +318,22 @@ pub const MAX_WORDS: u32 = 16 * 1024;
 /// bytes.
 pub const MAX_IO_LEN_BYTES: usize = AREA_LEN_BYTES - 64;
 
-/// What the agent says.
+/// What one process of the agent says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The process that answers; it holds the doorbell.
+    pub pid: i32,
+    /// What it says.
+    pub reply: Reply,
+}
+
+/// What came of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// First message: the agent stands ready.
     Ready {
         /// `uname -r` of the guest.
         kernel_release: String,
-        /// pid of the agent's first process, a child of /init.
-        pid: i32,
     },
     /// The request was carried out.
     Done(Value),
