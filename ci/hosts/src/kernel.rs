@@ -1,22 +1,24 @@
-//! The software host's kernel: a distribution's own, unpacked from its package and
+//! The software host's kernel: a distribution's own, unpacked from its packages and
 //! never installed.
+
+mod early;
+mod known;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use guest_images::initramfs;
 use provision::debian::{self, Archive, Package};
 use provision::{Cache, Key, Progress, cache};
 
+pub use early::{INIT_VARIABLE, ROOT_VARIABLE};
+pub use known::KERNEL_VARIABLE;
+use known::{KNOWN, Known, wished};
+
 /// Kind of the cache entry.
 const KIND: &str = "soft-npt-kernel";
-/// The version that the software host was tried with.
-const PINNED: &str = "linux-image-6.12.117+deb12-cloud-amd64";
-/// What is taken when the archive has moved on.
-const PATTERN: &str = r"linux-image-6\.12\.[0-9]+\+deb1[23](\.[0-9]+)?-cloud-amd64";
-/// Where to look, in this order: one suite may have left the archive.
-const SUITES: [&str; 3] = ["bookworm-security", "trixie-security", "trixie"];
 /// What the host needs beyond what is built in, in the order of loading.
 const MODULES: [&str; 3] = [
     "kernel/virt/lib/irqbypass.ko",
@@ -27,7 +29,9 @@ const MODULES: [&str; 3] = [
 const KERNEL: &str = "vmlinuz";
 const ORIGIN: &str = "package.txt";
 /// Changes when what is made of the package changes.
-const RECIPE: &str = "1: vmlinuz and uncompressed irqbypass, kvm, kvm-amd";
+const RECIPE: &str = "2: vmlinuz, uncompressed irqbypass, kvm, kvm-amd, and early user space";
+/// In the cache entry: early user space, where the kernel needs one.
+const EARLY: &str = "early.cpio";
 
 /// A kernel to boot the software host with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub struct StockKernel {
     pub image: PathBuf,
     /// Modules in the order of loading.
     pub modules: Vec<PathBuf>,
+    /// Early user space, where the kernel cannot reach its root file system by itself.
+    pub initramfs: Option<PathBuf>,
 }
 
 /// Why there is no kernel.
@@ -51,11 +57,27 @@ pub enum Error {
     Archive(#[from] debian::Error),
     /// No suite has one.
     #[error(
-        "none of the suites {} has a package {PATTERN}; \
-         look for a newer version of this program",
-        SUITES.join(", ")
+        "none of the suites {suites} has a package {pattern}; look for a newer version of \
+             this program"
     )]
-    None,
+    None {
+        /// What was looked for.
+        pattern: String,
+        /// Where.
+        suites: String,
+    },
+    /// The environment asks for a kernel that is not known.
+    #[error(
+        "{KERNEL_VARIABLE}: no kernel `{series}`; there are {}",
+        KNOWN.each_ref().map(|known| known.series).join(", ")
+    )]
+    Unknown {
+        /// What it asks for.
+        series: String,
+    },
+    /// Early user space could not be packed.
+    #[error("early user space for the software host")]
+    Early(#[source] initramfs::Error),
     /// The package is not as expected.
     #[error("unpack {package}: {what}")]
     Unpack {
@@ -74,37 +96,44 @@ pub enum Error {
     },
 }
 
-fn key() -> Key {
+fn key(known: &Known) -> Key {
     Key::new()
-        .text("package", PINNED)
-        .text("or else", PATTERN)
-        .text("suites", &SUITES.join(" "))
+        .text("packages", &known.packages.join(" "))
+        .text("version", known.pinned)
+        .text("or else", known.pattern)
+        .text("suites", &known.all_suites())
+        .text("early modules", &known.early_modules.join(" "))
         .text("recipe", RECIPE)
 }
 
-/// The kernel if the cache has it; no network, no waiting.
+/// The kernel that is asked for if the cache has it; no network, no waiting.
 pub fn cached(cache: &Cache) -> Option<StockKernel> {
-    cache.get(KIND, &key()).map(|entry| in_entry(&entry))
+    let known = wished().ok()?;
+    cache
+        .get(KIND, &key(known))
+        .map(|entry| in_entry(known, &entry))
 }
 
-/// The kernel, fetched if the cache does not have it.
+/// The kernel that is asked for, fetched if the cache does not have it.
 ///
 /// # Errors
 /// [`Error`], when it can neither be found nor fetched.
 pub fn ensure(cache: &Cache, progress: &Progress) -> Result<StockKernel, Error> {
-    let entry = cache.get_or_build(KIND, &key(), progress, |dir| {
-        let package = fetch(cache, dir, progress)?;
-        unpack(&package, dir)
+    let known = wished()?;
+    let entry = cache.get_or_build(KIND, &key(known), progress, |dir| {
+        let packages = fetch(known, cache, dir, progress)?;
+        unpack(known, &packages, dir)
     })?;
-    Ok(in_entry(&entry))
+    Ok(in_entry(known, &entry))
 }
 
-fn in_entry(entry: &Path) -> StockKernel {
+fn in_entry(known: &Known, entry: &Path) -> StockKernel {
     let origin = fs::read_to_string(entry.join(ORIGIN)).unwrap_or_default();
     StockKernel {
         origin: origin.trim_end().to_owned(),
         image: entry.join(KERNEL),
         modules: MODULES.map(|module| entry.join(file_name(module))).into(),
+        initramfs: (!known.early_modules.is_empty()).then(|| entry.join(EARLY)),
     }
 }
 
@@ -113,11 +142,16 @@ fn file_name(module: &str) -> &str {
     module.rsplit('/').next().unwrap_or(module)
 }
 
-fn fetch(cache: &Cache, dir: &Path, progress: &Progress) -> Result<PathBuf, Error> {
+fn fetch(
+    known: &Known,
+    cache: &Cache,
+    dir: &Path,
+    progress: &Progress,
+) -> Result<Vec<PathBuf>, Error> {
     let mut failure = None;
-    for suite in SUITES {
-        let found = Archive::open(cache, &[suite], progress)
-            .and_then(|archive| Ok((archive.find(PATTERN)?, archive)));
+    for suites in known.suites {
+        let found = Archive::open(cache, suites, progress)
+            .and_then(|archive| Ok((archive.find(&known.name_pattern())?, archive)));
         let (packages, archive) = match found {
             Ok(found) => found,
             Err(error) => {
@@ -125,59 +159,112 @@ fn fetch(cache: &Cache, dir: &Path, progress: &Progress) -> Result<PathBuf, Erro
                 continue;
             }
         };
-        let Some(package) = best(&packages) else {
+        let pinned = known.pinned_name();
+        let Some(package) = best(&pinned, &packages) else {
             continue;
         };
-        if package.name != PINNED {
+        if package.name != pinned {
             progress.say(format!(
-                "{PINNED} has left {suite}; the software host gets {} instead",
+                "{pinned} has left {}; the software host gets {} instead",
+                suites.join(", "),
                 package.name
             ));
         }
-        let file = archive.download(package, dir, progress)?;
         let origin = dir.join(ORIGIN);
-        fs::write(&origin, format!("{} {}\n", package.name, package.version)).map_err(
-            |source| Error::Io {
-                path: origin,
-                source,
-            },
-        )?;
-        return Ok(file);
+        fs::write(&origin, format!("{} {}\n", package.name, package.version))
+            .map_err(io_at(&origin))?;
+        let mut files = vec![archive.download(package, dir, progress)?];
+        for name in others(known, &package.name) {
+            let found = archive.find(&regex_of(&name))?;
+            let other = found.first().ok_or_else(|| Error::None {
+                pattern: name,
+                suites: suites.join(", "),
+            })?;
+            files.push(archive.download(other, dir, progress)?);
+        }
+        return Ok(files);
     }
-    Err(failure.map_or(Error::None, Error::Archive))
+    Err(failure.map_or_else(
+        || Error::None {
+            pattern: known.name_pattern(),
+            suites: known.all_suites(),
+        },
+        Error::Archive,
+    ))
+}
+
+/// What is needed besides the package with the image.
+fn others(known: &Known, image_package: &str) -> Vec<String> {
+    let mut names = known.companions(image_package);
+    if !known.early_modules.is_empty() {
+        names.push(early::SHELL_PACKAGE.to_owned());
+    }
+    names
+}
+
+/// A regular expression that matches a package's name and nothing else.
+fn regex_of(name: &str) -> String {
+    name.replace('.', r"\.").replace('+', r"\+")
 }
 
 /// The pinned one, else the newest; the archive lists the newest first.
-fn best(packages: &[Package]) -> Option<&Package> {
-    let pinned = packages.iter().find(|package| package.name == PINNED);
-    pinned.or_else(|| packages.first())
+fn best<'p>(pinned: &str, packages: &'p [Package]) -> Option<&'p Package> {
+    let found = packages.iter().find(|package| package.name == pinned);
+    found.or_else(|| packages.first())
 }
 
-fn unpack(package: &Path, dir: &Path) -> Result<(), Error> {
+fn unpack(known: &Known, packages: &[PathBuf], dir: &Path) -> Result<(), Error> {
     let tree = dir.join("tree");
-    let wrong = |what: String| Error::Unpack {
-        package: package.to_owned(),
+    let first = packages.first().cloned().unwrap_or_default();
+    let wrong = |what| Error::Unpack {
+        package: first.clone(),
         what,
     };
-    run(Command::new("dpkg-deb").arg("-x").arg(package).arg(&tree)).map_err(wrong)?;
-    let image = only_entry(&tree.join("boot"), "vmlinuz-").map_err(wrong)?;
-    rename(&image, &dir.join(KERNEL))?;
+    for package in packages {
+        run(Command::new("dpkg-deb").arg("-x").arg(package).arg(&tree)).map_err(wrong)?;
+    }
     // Debian 13 may have merged /lib into /usr/lib in its packages.
     let modules = [tree.join("lib/modules"), tree.join("usr/lib/modules")]
         .iter()
-        .find_map(|folder| only_entry(folder, "6.").ok())
+        .find_map(|folder| only_entry(folder, "").ok())
         .ok_or_else(|| wrong("it holds no modules".to_owned()))?;
+    let image = only_entry(&tree.join("boot"), "vmlinuz-")
+        .or_else(|_| only_entry(&modules, "vmlinuz"))
+        .map_err(wrong)?;
+    rename(&image, &dir.join(KERNEL))?;
     for module in MODULES {
         take_module(&modules.join(module), &dir.join(file_name(module))).map_err(wrong)?;
     }
-    let remove = |path: &Path, result: io::Result<()>| {
-        result.map_err(|source| Error::Io {
-            path: path.to_owned(),
-            source,
-        })
-    };
-    remove(&tree, fs::remove_dir_all(&tree))?;
-    remove(package, fs::remove_file(package))
+    if !known.early_modules.is_empty() {
+        pack_early(known, &tree, &modules, dir, wrong)?;
+    }
+    fs::remove_dir_all(&tree).map_err(io_at(&tree))?;
+    for package in packages {
+        fs::remove_file(package).map_err(io_at(package))?;
+    }
+    Ok(())
+}
+
+/// Early user space out of the unpacked packages.
+fn pack_early(
+    known: &Known,
+    tree: &Path,
+    modules: &Path,
+    dir: &Path,
+    wrong: impl Fn(String) -> Error,
+) -> Result<(), Error> {
+    let shell = early::SHELL
+        .map(|place| tree.join(place))
+        .into_iter()
+        .find(|place| place.is_file())
+        .ok_or_else(|| wrong("there is no shell among the packages".to_owned()))?;
+    let mut taken = Vec::new();
+    for module in known.early_modules {
+        let target = tree.join(file_name(module));
+        take_module(&modules.join(module), &target).map_err(&wrong)?;
+        taken.push(target);
+    }
+    early::pack(&shell, &taken, &dir.join(EARLY))
 }
 
 /// Modules are compressed in the package. Uncompressed they load faster in an
@@ -210,10 +297,12 @@ fn run(command: &mut Command) -> Result<(), String> {
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), Error> {
-    fs::rename(from, to).map_err(|source| Error::Io {
-        path: to.to_owned(),
-        source,
-    })
+    fs::rename(from, to).map_err(io_at(to))
+}
+
+fn io_at(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { path, source }
 }
 
 /// The one entry of a folder whose name starts so.
@@ -241,11 +330,12 @@ mod tests {
 
     #[test]
     fn the_pinned_kernel_goes_before_a_newer_one() {
+        let pinned = KNOWN[0].pinned_name();
         let newer = package("linux-image-6.12.200+deb12-cloud-amd64");
-        let both = [newer.clone(), package(PINNED)];
-        assert_eq!(best(&both).map(|found| found.name.as_str()), Some(PINNED));
-        assert_eq!(best(&both[..1]), Some(&newer));
-        assert_eq!(best(&[]), None);
+        let both = [newer.clone(), package(&pinned)];
+        assert_eq!(best(&pinned, &both), Some(&both[1]));
+        assert_eq!(best(&pinned, &both[..1]), Some(&newer));
+        assert_eq!(best(&pinned, &[]), None);
     }
 
     #[test]
@@ -253,7 +343,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let file = folder.path().join("empty.deb");
         fs::write(&file, "!<arch>\n").expect("written");
-        let error = unpack(&file, folder.path()).expect_err("no kernel");
+        let error = unpack(&KNOWN[0], &[file], folder.path()).expect_err("no kernel");
         assert!(error.to_string().contains("empty.deb"), "{error}");
     }
 }

@@ -2,6 +2,7 @@
 
 mod client;
 mod command;
+mod cpu;
 
 use std::ffi::OsString;
 use std::fs;
@@ -45,6 +46,8 @@ pub struct SoftwareHost {
     pub virtiofsd: PathBuf,
     /// Kernel.
     pub kernel: StockKernel,
+    /// QEMU's name for the CPU, with what is taken from it.
+    pub cpu: String,
 }
 
 /// Why a program was not run, or not to its end.
@@ -62,6 +65,9 @@ pub enum RunError {
     /// The kernel is missing.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),
+    /// The environment asks for a CPU that is not there.
+    #[error(transparent)]
+    Cpu(#[from] cpu::UnknownLevels),
     /// A program is missing although its package is there.
     #[error("{0} is not installed; install the packages {list}", list = package_list())]
     Program(&'static str),
@@ -183,6 +189,7 @@ pub fn ensure(
         qemu: needs::find_program(QEMU).ok_or(RunError::Program(QEMU))?,
         virtiofsd: virtiofsd::find().ok_or(RunError::Program("virtiofsd"))?,
         kernel,
+        cpu: cpu::wished()?.to_owned(),
     })
 }
 

@@ -62,6 +62,42 @@ fn an_ordinary_guest_runs_inside_on_npt() {
     assert_eq!(stdout(&run(&[&host_program(), "probe"])), WORKS);
 }
 
+/// On a software host of its own: the kernel and the CPU are chosen when it starts.
+fn run_on(variables: &[(&str, &str)], script: &str) -> Output {
+    Command::new(host_program())
+        .args(["host-run", "--", "sh", "-c", script])
+        .env("MAPWITNESS_HOST", "soft-npt")
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .expect("the runner starts")
+}
+
+#[test]
+fn kernels_years_apart_run_a_guest_at_either_depth() {
+    for (series, levels, address_bits) in [("6.1", "4", 48), ("7.3", "5", 57)] {
+        let variables = [
+            ("MAPWITNESS_HOST_KERNEL", series),
+            ("MAPWITNESS_HOST_LEVELS", levels),
+        ];
+        let probe = format!("{} probe", host_program());
+        let script = format!("uname -r; grep -m1 -o '[0-9]* bits virtual' /proc/cpuinfo; {probe}");
+        let said = stdout(&run_on(&variables, &script));
+        // The suite of the newest moves on to a later series.
+        assert!(said.starts_with(&series[..2]), "{said}");
+        let rest = said.split_once('\n').expect("lines").1;
+        assert_eq!(rest, format!("{address_bits} bits virtual\n{WORKS}"));
+    }
+}
+
+#[test]
+fn a_kernel_that_is_not_known_is_told_with_those_that_are() {
+    let output = run_on(&[("MAPWITNESS_HOST_KERNEL", "2.6")], "true");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("6.12, 6.1, 7.3"), "{said}");
+}
+
 #[test]
 fn two_guests_run_inside_at_once() {
     let spawn = || {

@@ -18,6 +18,10 @@ pub struct Config {
     pub init: PathBuf,
     /// The host's kernel, a bzImage.
     pub kernel: PathBuf,
+    /// Early user space, where the kernel needs one to reach its root file system.
+    pub initramfs: Option<PathBuf>,
+    /// QEMU's name for the CPU, with what is taken from it.
+    pub cpu: String,
     /// Modules that init loads, in this order.
     pub modules: Vec<PathBuf>,
     /// Emulator.

@@ -15,6 +15,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, set_parent_process_death_signal};
 
 use super::config::Config;
+use crate::kernel::{INIT_VARIABLE, ROOT_VARIABLE};
 use crate::rundir;
 use crate::virtiofsd;
 
@@ -152,7 +153,7 @@ fn qemu_command(config: &Config, run_dir: &Path, files: &Path, link: i32) -> io:
             "-accel",
             "tcg,thread=multi",
         ])
-        .args(["-cpu", "max", "-M", "q35,memory-backend=memory"])
+        .args(["-cpu", &config.cpu, "-M", "q35,memory-backend=memory"])
         .args(["-smp", &CPUS.to_string(), "-m", &format!("{memory_mib}M")])
         .arg("-object")
         .arg(format!(
@@ -174,6 +175,9 @@ fn qemu_command(config: &Config, run_dir: &Path, files: &Path, link: i32) -> io:
         .args(["-serial", "chardev:console", "-kernel"])
         .arg(&config.kernel)
         .args(["-append", &kernel_parameters(config)?]);
+    if let Some(initramfs) = &config.initramfs {
+        command.arg("-initrd").arg(initramfs);
+    }
     Ok(command)
 }
 
@@ -191,9 +195,12 @@ fn kernel_parameters(config: &Config) -> io::Result<String> {
         })?;
     // The root is writable here and made read-only, but for some folders, by init:
     // a file system mounted read-only could not be made writable in parts.
+    let start = match config.initramfs {
+        None => format!("rootfstype=virtiofs root={TAG} rw \"init={init}\""),
+        Some(_) => format!("{ROOT_VARIABLE}={TAG} \"{INIT_VARIABLE}={init}\""),
+    };
     Ok(format!(
-        "console=ttyS0 quiet panic=-1 rootfstype=virtiofs root={TAG} rw \
-         no_timer_check \"init={init}\" -- host-init"
+        "console=ttyS0 quiet panic=-1 no_timer_check {start} -- host-init"
     ))
 }
 

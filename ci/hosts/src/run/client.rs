@@ -50,6 +50,8 @@ pub fn connect(owner: Process, host: &SoftwareHost) -> Result<Connection, RunErr
         owner,
         init: program.clone(),
         kernel: host.kernel.image.clone(),
+        initramfs: host.kernel.initramfs.clone(),
+        cpu: host.cpu.clone(),
         modules: host.kernel.modules.clone(),
         qemu: host.qemu.clone(),
         virtiofsd: host.virtiofsd.clone(),
@@ -74,6 +76,7 @@ fn key(owner: Process, program: &Path, host: &SoftwareHost) -> io::Result<String
         hash.update(part.as_os_str().as_encoded_bytes());
         hash.update([0]);
     }
+    hash.update(&host.cpu);
     let hash = hash.finalize();
     let short: String = hash
         .iter()
