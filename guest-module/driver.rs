@@ -11,14 +11,13 @@ mod planted;
 // The VMM uses the same file, where its items are public.
 #[allow(unreachable_pub)]
 mod regs;
+mod shared;
 mod strategy;
 mod table;
-mod window_device;
 
-use files::WindowFiles;
+use files::DeviceFiles;
 use kernel::{
-    acpi,
-    c_str,
+    acpi, c_str,
     device::Core,
     io::{
         mem::ExclusiveIoMem,
@@ -28,9 +27,13 @@ use kernel::{
     page::PAGE_SIZE,
     platform,
     prelude::*,
-    sync::atomic::{AtomicFlag, Full, Release}, //
+    sync::{
+        atomic::{AtomicFlag, Full, Release},
+        Arc, //
+    },
 };
 use mm::Window;
+use shared::{AfterUnbind, Shared};
 use table::{Regs, WindowEntry};
 
 // The window table counts pages of 4 KiB.
@@ -51,10 +54,20 @@ kernel::acpi_device_table!(
 /// What exists while the driver is bound to the device.
 struct BoundDevice<'bound> {
     // Dropped in this order: first what user space can reach.
-    _files: KVec<WindowFiles>,
+    _files: DeviceFiles,
+    _windows: KVec<Offered>,
     _claims: KVec<Region>,
     _regs: ExclusiveIoMem<'bound, { table::REGS_LEN }>,
     _only: OnlyDevice,
+}
+
+/// A window as long as the driver is bound; dropping it revokes all its mappings.
+struct Offered(Arc<Shared<Window>>);
+
+impl Drop for Offered {
+    fn drop(&mut self) {
+        self.0.unbind();
+    }
 }
 
 impl platform::Driver for MapwitnessDriver {
@@ -104,20 +117,23 @@ impl platform::Driver for MapwitnessDriver {
             return Err(ENODEV);
         }
 
-        let mut files = KVec::with_capacity(count as usize, GFP_KERNEL)?;
+        let mut offered = KVec::with_capacity(count as usize, GFP_KERNEL)?;
+        let mut files = DeviceFiles::new();
         for (index, window) in windows.into_iter().enumerate() {
-            let both = WindowFiles::new(index, window).inspect_err(|e| {
+            let window = Shared::new(window, AfterUnbind::Revoked)?;
+            offered.push(Offered(window.clone()), GFP_KERNEL)?;
+            files.add_window(index, &window).inspect_err(|e| {
                 dev_err!(
                     dev,
                     "cannot create the device files of window {index}: {e:?}\n"
                 );
             })?;
-            files.push(both, GFP_KERNEL)?;
         }
 
         dev_info!(dev, "{count} windows\n");
         Ok(BoundDevice {
             _files: files,
+            _windows: offered,
             _claims: claims,
             _regs: regs,
             _only: only,

@@ -12,7 +12,7 @@ use crate::mm::VmaPage;
 #[cfg(not(any(mapwitness_variant = "off-by-one", mapwitness_variant = "wrong-offset")))]
 #[inline(always)]
 pub(crate) fn source_page(page: VmaPage) -> usize {
-    page.pgoff()
+    page.offered()
 }
 
 /// As it should be, except that the second page shows the first one's.
@@ -20,8 +20,8 @@ pub(crate) fn source_page(page: VmaPage) -> usize {
 #[inline(always)]
 pub(crate) fn source_page(page: VmaPage) -> usize {
     match page.index() {
-        1 => page.pgoff().saturating_sub(1),
-        _ => page.pgoff(),
+        1 => page.offered().saturating_sub(1),
+        _ => page.offered(),
     }
 }
 

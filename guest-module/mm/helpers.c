@@ -10,6 +10,11 @@ pgprot_t mapwitness_pgprot_noncached(pgprot_t prot)
 	return pgprot_noncached(prot);
 }
 
+pgprot_t mapwitness_pgprot_writecombine(pgprot_t prot)
+{
+	return pgprot_writecombine(prot);
+}
+
 int mapwitness_io_remap_pfn_range(struct vm_area_struct *vma,
 				  unsigned long addr, unsigned long pfn,
 				  unsigned long size, pgprot_t prot)
@@ -21,4 +26,61 @@ void mapwitness_vm_flags_mod(struct vm_area_struct *vma, vm_flags_t set,
 			     vm_flags_t clear)
 {
 	vm_flags_mod(vma, set, clear);
+}
+
+void mapwitness_mmap_action_remap(struct vm_area_desc *desc,
+				  unsigned long start, unsigned long pfn,
+				  unsigned long size)
+{
+	mmap_action_remap(desc, start, pfn, size);
+}
+
+void mapwitness_mmap_action_ioremap(struct vm_area_desc *desc,
+				    unsigned long start, unsigned long pfn,
+				    unsigned long size)
+{
+	mmap_action_ioremap(desc, start, pfn, size);
+}
+
+void mapwitness_mmap_action_simple_ioremap(struct vm_area_desc *desc,
+					   phys_addr_t start,
+					   unsigned long size)
+{
+	mmap_action_simple_ioremap(desc, start, size);
+}
+
+void mapwitness_mmap_action_map_kernel_pages(struct vm_area_desc *desc,
+					     unsigned long start,
+					     struct page **pages,
+					     unsigned long nr_pages)
+{
+	mmap_action_map_kernel_pages(desc, start, pages, nr_pages);
+}
+
+void mapwitness_get_page(struct page *page)
+{
+	get_page(page);
+}
+
+unsigned long mapwitness_page_to_pfn(const struct page *page)
+{
+	return page_to_pfn(page);
+}
+
+bool mapwitness_pmd_has_table(const pmd_t *pmd)
+{
+	pmd_t entry = pmdp_get_lockless((pmd_t *)pmd);
+
+	return pmd_present(entry) && !pmd_leaf(entry);
+}
+
+/* Without huge pages there is no such function, nor a fault that asks for it. */
+vm_fault_t mapwitness_vmf_insert_pfn_pmd(struct vm_fault *vmf,
+					 unsigned long pfn, bool write)
+{
+#ifdef CONFIG_ARCH_SUPPORTS_PMD_PFNMAP
+	return vmf_insert_pfn_pmd(vmf, pfn, write);
+#else
+	return VM_FAULT_FALLBACK;
+#endif
 }

@@ -1,22 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Physical memory that may be shown to user space.
+//! Memory of a device.
 
+use super::{
+    fault::FaultError,
+    memory::{inserted, Access, Frames, Memory, Span}, //
+};
 use kernel::{
     bindings,
     io::{PhysAddr, Resource},
+    mm::virt::{flags, vm_flags_t},
     page::{PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
 };
-
-/// What user space may do with the memory of a [`Window`].
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Access {
-    /// It may be read.
-    ReadOnly,
-    /// It may be read and written.
-    ReadWrite,
-}
 
 /// A stretch of device memory that a driver offers to user space, in whole pages.
 ///
@@ -73,74 +69,51 @@ impl Window {
         })
     }
 
-    /// What user space may do with the window.
-    pub(crate) fn access(&self) -> Access {
-        self.access
-    }
-
-    /// The `npages` pages from page `first` on.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` when there are none, or when they are not all inside the window.
-    pub(super) fn span(&self, first: usize, npages: usize) -> Result<Span<'_>> {
-        let end = first.checked_add(npages).ok_or(EINVAL)?;
-
-        if npages == 0 || end > self.npages {
-            return Err(EINVAL);
-        }
-        // INVARIANT: `first < end <= window.npages`, as just checked.
-        Ok(Span {
-            window: self,
-            first,
-            npages,
-        })
-    }
-
-    /// Page `index`, or [`None`] past the window's end.
-    pub(crate) fn page(&self, index: usize) -> Option<Span<'_>> {
-        self.span(index, 1).ok()
-    }
-}
-
-/// Pages of a [`Window`] that follow one another.
-///
-/// # Invariants
-///
-/// There is at least one page, and all pages from `first` to `first + npages - 1` lie inside `window`.
-#[derive(Clone, Copy)]
-pub(crate) struct Span<'w> {
-    window: &'w Window,
-    first: usize,
-    npages: usize,
-}
-
-impl<'w> Span<'w> {
-    /// The window that the pages belong to.
-    pub(super) fn window(&self) -> &'w Window {
-        self.window
-    }
-
-    /// Index of the first page within the window.
-    pub(super) fn first(&self) -> usize {
-        self.first
-    }
-
-    /// Number of pages.
-    pub(super) fn npages(&self) -> usize {
-        self.npages
+    /// Physical address of the first byte.
+    pub(super) fn start(&self) -> PhysAddr {
+        // By the type invariants this fits.
+        (self.first_pfn as PhysAddr) << PAGE_SHIFT
     }
 
     /// Size in bytes.
     pub(super) fn len_bytes(&self) -> usize {
-        // By the type invariants of both types this is no larger than the size that the window
-        // was made from.
         self.npages << PAGE_SHIFT
     }
+}
 
+impl Memory for Window {
+    fn npages(&self) -> usize {
+        self.npages
+    }
+
+    fn access(&self) -> Access {
+        self.access
+    }
+}
+
+impl Frames for Window {
+    const VMA_FLAGS: vm_flags_t = flags::IO | flags::PFNMAP;
+
+    unsafe fn answer(
+        &self,
+        vmf: *mut bindings::vm_fault,
+        index: usize,
+    ) -> Result<bindings::vm_fault_t, FaultError> {
+        let page = self.span(index, 1).map_err(|_| FaultError::NoPage)?;
+        // SAFETY: By the caller's promise `vmf` is valid.
+        let at = unsafe { (*vmf).__bindgen_anon_1 };
+
+        // SAFETY: By the caller's promises this is the fault operation of a locked vma with the flags
+        // that the function demands. The frame belongs to a window that may be shown to user space,
+        // with no more access than the vma gives.
+        inserted(unsafe { bindings::vmf_insert_pfn(at.vma, at.address, page.first_pfn()) })
+    }
+}
+
+impl Span<'_, Window> {
     /// Frame of the first page; the others follow it.
     pub(super) fn first_pfn(&self) -> usize {
         // By the type invariants of both types this frame's address fits in a `PhysAddr`.
-        self.window.first_pfn + self.first
+        self.memory().first_pfn + self.first()
     }
 }
