@@ -3,22 +3,27 @@
 //! Platform driver for the synthetic device of mapwitness.
 //!
 //! The device has a page of registers and some windows of memory; `regs.rs` describes them. The driver
-//! offers each window to user space through two device files, which differ in when pages are mapped.
+//! offers each window to user space through device files, which differ in how and when pages are mapped; so it
+//! does with buffers of RAM that it shares with the device.
 
+mod control;
 mod files;
+// The host uses the same files, where their items are public.
+#[allow(unreachable_pub)]
+mod ioctls;
 mod mm;
 mod planted;
-// The VMM uses the same file, where its items are public.
 #[allow(unreachable_pub)]
 mod regs;
 mod shared;
 mod strategy;
 mod table;
 
+use control::{Control, Everything};
 use files::DeviceFiles;
 use kernel::{
     acpi, c_str,
-    device::Core,
+    device::{Core, Device},
     io::{
         mem::ExclusiveIoMem,
         resource::{Flags, Region},
@@ -32,7 +37,7 @@ use kernel::{
         Arc, //
     },
 };
-use mm::Window;
+use mm::{Buffer, Window};
 use shared::{AfterUnbind, Shared};
 use table::{Regs, WindowEntry};
 
@@ -53,20 +58,74 @@ kernel::acpi_device_table!(
 
 /// What exists while the driver is bound to the device.
 struct BoundDevice<'bound> {
-    // Dropped in this order: first what user space can reach.
-    _files: DeviceFiles,
-    _windows: KVec<Offered>,
+    files: DeviceFiles,
+    control: Option<Pin<KBox<Control>>>,
+    offered: Arc<Everything>,
     _claims: KVec<Region>,
-    _regs: ExclusiveIoMem<'bound, { table::REGS_LEN }>,
+    regs: ExclusiveIoMem<'bound, { table::REGS_LEN }>,
     _only: OnlyDevice,
 }
 
-/// A window as long as the driver is bound; dropping it revokes all its mappings.
-struct Offered(Arc<Shared<Window>>);
+impl BoundDevice<'_> {
+    /// Gives the device the pages of its buffers.
+    ///
+    /// No IOMMU stands before the device, so their bus addresses are the physical ones.
+    fn give_buffers(&self) {
+        for (index, buffer) in (0..).zip(&self.offered.buffers) {
+            for (page, address) in (0..).zip(buffer.memory().addresses()) {
+                table::set_buffer_page(&self.regs, index, page, address);
+            }
+        }
+    }
 
-impl Drop for Offered {
+    /// Takes all pages of buffers back from the device, which uses them no more.
+    fn take_buffers_back(&self) {
+        for (index, buffer) in (0..).zip(&self.offered.buffers) {
+            for (page, _) in (0..).zip(buffer.memory().addresses()) {
+                table::set_buffer_page(&self.regs, index, page, regs::BUFFER_ADDRESS_NONE);
+            }
+        }
+    }
+
+    /// Shows everything to user space.
+    fn add_files(&mut self, dev: &Device) -> Result {
+        for (index, window) in self.offered.windows.iter().enumerate() {
+            self.files.add_window(index, window).inspect_err(|e| {
+                dev_err!(
+                    dev,
+                    "cannot create the device files of window {index}: {e:?}\n"
+                );
+            })?;
+        }
+        for (index, buffer) in self.offered.buffers.iter().enumerate() {
+            self.files.add_buffer(index, buffer).inspect_err(|e| {
+                dev_err!(
+                    dev,
+                    "cannot create the device files of buffer {index}: {e:?}\n"
+                );
+            })?;
+        }
+        let control = Control::new(self.offered.clone()).inspect_err(|e| {
+            dev_err!(dev, "cannot create the control file: {e:?}\n");
+        })?;
+        self.control = Some(control);
+        Ok(())
+    }
+}
+
+impl Drop for BoundDevice<'_> {
     fn drop(&mut self) {
-        self.0.unbind();
+        // First what user space can reach.
+        self.control = None;
+        self.files = DeviceFiles::new();
+        for window in &self.offered.windows {
+            window.unbind();
+        }
+        for buffer in &self.offered.buffers {
+            buffer.unbind();
+        }
+        // Their pages go with the last mapping of them, or here.
+        self.take_buffers_back();
     }
 }
 
@@ -91,54 +150,76 @@ impl platform::Driver for MapwitnessDriver {
         let regs = request.iomap_exclusive_sized().inspect_err(|e| {
             dev_err!(dev, "cannot map the register page: {e:?}\n");
         })?;
-        let count = Regs::new(&regs, dev).window_count()?;
 
-        // The whole table is checked before anything of it can be seen from user space.
-        let mut windows = KVec::with_capacity(count as usize, GFP_KERNEL)?;
-        let mut claims = KVec::with_capacity(count as usize, GFP_KERNEL)?;
-        for index in 0..count {
-            let entry = Regs::new(&regs, dev).window(index)?;
-            let resource = window_resource(pdev, index, &entry)?;
-            let window = Window::from_resource(resource, entry.access).inspect_err(|e| {
-                dev_err!(
-                    dev,
-                    "window {index} is not made of whole pages outside the RAM map: {e:?}\n"
-                );
-            })?;
+        // Both tables are checked before anything of them can be seen from user space.
+        let (windows, claims) = windows(pdev, &Regs::new(&regs, dev))?;
+        let buffers = buffers(&Regs::new(&regs, dev))?;
+        dev_info!(
+            dev,
+            "{} windows, {} buffers\n",
+            windows.len(),
+            buffers.len()
+        );
 
-            windows.push(window, GFP_KERNEL)?;
-            claims.push(claim(pdev, index, resource)?, GFP_KERNEL)?;
-        }
-        if pdev.resource_by_index(count + 1).is_some() {
+        // From here on its dropping undoes everything.
+        let mut bound = BoundDevice {
+            files: DeviceFiles::new(),
+            control: None,
+            offered: Arc::new(Everything { windows, buffers }, GFP_KERNEL)?,
+            _claims: claims,
+            regs,
+            _only: only,
+        };
+        bound.give_buffers();
+        bound.add_files(dev)?;
+        Ok(bound)
+    }
+}
+
+/// The windows of the device, and the claims that keep other drivers from their memory.
+fn windows(
+    pdev: &platform::Device<Core<'_>>,
+    regs: &Regs<'_>,
+) -> Result<(KVec<Arc<Shared<Window>>>, KVec<Region>)> {
+    let dev = pdev.as_ref();
+    let count = regs.window_count()?;
+    let mut windows = KVec::with_capacity(count as usize, GFP_KERNEL)?;
+    let mut claims = KVec::with_capacity(count as usize, GFP_KERNEL)?;
+
+    for index in 0..count {
+        let entry = regs.window(index)?;
+        let resource = window_resource(pdev, index, &entry)?;
+        let window = Window::from_resource(resource, entry.access).inspect_err(|e| {
             dev_err!(
                 dev,
-                "there are more memory resources than the {count} windows of the table\n"
+                "window {index} is not made of whole pages outside the RAM map: {e:?}\n"
             );
-            return Err(ENODEV);
-        }
+        })?;
 
-        let mut offered = KVec::with_capacity(count as usize, GFP_KERNEL)?;
-        let mut files = DeviceFiles::new();
-        for (index, window) in windows.into_iter().enumerate() {
-            let window = Shared::new(window, AfterUnbind::Revoked)?;
-            offered.push(Offered(window.clone()), GFP_KERNEL)?;
-            files.add_window(index, &window).inspect_err(|e| {
-                dev_err!(
-                    dev,
-                    "cannot create the device files of window {index}: {e:?}\n"
-                );
-            })?;
-        }
-
-        dev_info!(dev, "{count} windows\n");
-        Ok(BoundDevice {
-            _files: files,
-            _windows: offered,
-            _claims: claims,
-            _regs: regs,
-            _only: only,
-        })
+        claims.push(claim(pdev, index, resource)?, GFP_KERNEL)?;
+        windows.push(Shared::new(window, AfterUnbind::Revoked)?, GFP_KERNEL)?;
     }
+    if pdev.resource_by_index(count + 1).is_some() {
+        dev_err!(
+            dev,
+            "there are more memory resources than the {count} windows of the table\n"
+        );
+        return Err(ENODEV);
+    }
+    Ok((windows, claims))
+}
+
+/// RAM for the buffers of the device, which does not know of it yet.
+fn buffers(regs: &Regs<'_>) -> Result<KVec<Arc<Shared<Buffer>>>> {
+    let count = regs.buffer_count()?;
+    let mut buffers = KVec::with_capacity(count as usize, GFP_KERNEL)?;
+
+    for index in 0..count {
+        let buffer = Buffer::new(regs.buffer_npages(index)?)?;
+
+        buffers.push(Shared::new(buffer, AfterUnbind::Kept)?, GFP_KERNEL)?;
+    }
+    Ok(buffers)
 }
 
 /// The resource of window `index`, which must be what its table entry says.

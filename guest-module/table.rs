@@ -4,7 +4,7 @@
 
 use crate::{
     mm::Access,
-    regs::{self, MAX_WINDOWS}, //
+    regs::{self, MAX_BUFFERS, MAX_BUFFER_NPAGES, MAX_WINDOWS}, //
 };
 use kernel::{
     device::Device,
@@ -21,6 +21,8 @@ use kernel::{
 pub(crate) const REGS_LEN: usize = regs::REGS_LEN_BYTES as usize;
 
 /// Whether `a` and `b` are equal, for constants.
+// Some compilers do not see the use in a constant without a name.
+#[allow(dead_code)]
 pub(crate) const fn same_bytes(a: &[u8], b: &[u8]) -> bool {
     let mut at = 0;
     while at < a.len() && at < b.len() && a[at] == b[at] {
@@ -121,4 +123,54 @@ impl<'a> Regs<'a> {
             access,
         })
     }
+
+    /// Number of buffers that the device works with.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` when there are more than a device can have.
+    pub(crate) fn buffer_count(&self) -> Result<u32> {
+        let count = self.io.read32(regs::REG_BUFFER_COUNT as usize);
+        if count > MAX_BUFFERS {
+            dev_err!(
+                self.dev,
+                "{count} buffers; there must be {MAX_BUFFERS} at most\n"
+            );
+            return Err(ENODEV);
+        }
+        Ok(count)
+    }
+
+    /// Number of pages of buffer `index`.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` when a buffer cannot have as many.
+    pub(crate) fn buffer_npages(&self, index: u32) -> Result<usize> {
+        self.io.write32(index, regs::REG_BUFFER_SELECT as usize);
+
+        let npages = self.io.read32(regs::REG_BUFFER_NPAGES as usize);
+        if !(1..=MAX_BUFFER_NPAGES).contains(&npages) {
+            dev_err!(
+                self.dev,
+                "buffer {index} has {npages} pages; there must be 1 to {MAX_BUFFER_NPAGES}\n"
+            );
+            return Err(ENODEV);
+        }
+        Ok(npages as usize)
+    }
+}
+
+/// Gives page `page` of buffer `index` to the device behind `io`, or takes it back with
+/// [`regs::BUFFER_ADDRESS_NONE`]. The device uses no other page from then on.
+pub(crate) fn set_buffer_page(
+    io: &ExclusiveIoMem<'_, REGS_LEN>,
+    index: u32,
+    page: u32,
+    address: PhysAddr,
+) {
+    io.write32(index, regs::REG_BUFFER_SELECT as usize);
+    io.write32(page, regs::REG_BUFFER_PAGE as usize);
+    // The register is aligned and inside the page, which is all that could fail.
+    let _ = io.try_write64(address, regs::REG_BUFFER_ADDRESS as usize);
 }

@@ -5,7 +5,7 @@
 //! See the [module above](super) for their order.
 
 use super::{
-    area::{BeingMapped, Insert, RawArea, Remap},
+    area::{BeingMapped, Insert, Remap},
     buffer::Buffer,
     fault::FaultOperations,
     helpers,
@@ -191,6 +191,8 @@ where
     }
 
     /// Has stores to the pages combined (WC).
+    // For drivers of frame buffers and the like.
+    #[allow(dead_code)]
     pub(crate) fn write_combining(self) -> Self {
         // SAFETY: The function has no requirements.
         self.with_prot(|prot| unsafe { helpers::mapwitness_pgprot_writecombine(prot) })

@@ -6,6 +6,7 @@ use vm_superio::serial::NoEvents;
 use vm_superio::{Serial, Trigger};
 
 use crate::acpi;
+use crate::config::BufferConfig;
 use crate::console::Console;
 use crate::device::RegisterPage;
 use crate::layout;
@@ -42,10 +43,10 @@ pub(crate) struct Bus {
 }
 
 impl Bus {
-    pub(crate) fn new(console: Console, windows: &[Window]) -> Self {
+    pub(crate) fn new(console: Console, windows: &[Window], buffers: &[BufferConfig]) -> Self {
         Self {
             serial: Serial::new(NoInterrupt, console),
-            registers: RegisterPage::new(windows),
+            registers: RegisterPage::new(windows, buffers),
         }
     }
 
@@ -114,7 +115,7 @@ mod tests {
     use super::*;
 
     fn bus() -> Bus {
-        Bus::new(Console::new(None), &[])
+        Bus::new(Console::new(None), &[], &[])
     }
 
     #[test]
@@ -143,7 +144,7 @@ mod tests {
     #[test]
     fn the_serial_line_reaches_the_console() {
         let console = Console::new(None);
-        let mut bus = Bus::new(console.clone(), &[]);
+        let mut bus = Bus::new(console.clone(), &[], &[]);
         for byte in b"hello\n" {
             bus.port_write(layout::SERIAL_PORT, &[*byte]);
         }

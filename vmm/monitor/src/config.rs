@@ -22,6 +22,15 @@ pub struct WindowConfig {
     pub align_bytes: u64,
 }
 
+/// One buffer of the synthetic device: pages of RAM that the driver gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BufferConfig {
+    /// Name for people, such as `ring`.
+    pub name: String,
+    /// Number of 4 KiB pages.
+    pub npages: u32,
+}
+
 /// A whole VM.
 #[derive(Clone, Debug)]
 pub struct VmConfig {
@@ -35,6 +44,8 @@ pub struct VmConfig {
     pub vcpus: u8,
     /// Windows of the device, in the order of its window table.
     pub windows: Vec<WindowConfig>,
+    /// Buffers of the device, in their order.
+    pub buffers: Vec<BufferConfig>,
     /// Seed for the order of the host pages behind the windows.
     pub scramble_seed: u64,
     /// Console messages of this kernel log level and worse reach the console, 0
@@ -57,6 +68,7 @@ impl VmConfig {
             ram_len_bytes: 128 << 20,
             vcpus: 1,
             windows: standard_windows(),
+            buffers: standard_buffers(),
             scramble_seed: 1,
             log_level: 5,
             extra_parameters: Vec::new(),
@@ -83,8 +95,24 @@ impl VmConfig {
         if self.windows.len() > wire::regs::MAX_WINDOWS as usize {
             return wrong(format!("{} windows", self.windows.len()));
         }
+        if self.buffers.len() > wire::regs::MAX_BUFFERS as usize {
+            return wrong(format!("{} buffers", self.buffers.len()));
+        }
+        for BufferConfig { name, npages } in &self.buffers {
+            if !(1..=wire::regs::MAX_BUFFER_NPAGES).contains(npages) {
+                return wrong(format!("buffer {name} of {npages} pages"));
+            }
+        }
         Ok(())
     }
+}
+
+/// The buffers that `mapwitness check` uses: one of five pages.
+pub fn standard_buffers() -> Vec<BufferConfig> {
+    vec![BufferConfig {
+        name: "ring".into(),
+        npages: 5,
+    }]
 }
 
 /// The windows that `mapwitness check` uses: one page, an odd number of pages, a

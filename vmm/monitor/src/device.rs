@@ -2,6 +2,8 @@
 
 use wire::regs;
 
+use crate::buffers::BufferTable;
+use crate::config::BufferConfig;
 use crate::window::Window;
 
 /// Bytes of the page, as an index.
@@ -16,13 +18,15 @@ const MAX_DOORBELLS: usize = 1024;
 pub(crate) struct RegisterPage {
     bytes: [u8; LEN],
     doorbells: Vec<u32>,
+    pub(crate) buffers: BufferTable,
 }
 
 impl RegisterPage {
-    pub(crate) fn new(windows: &[Window]) -> Self {
+    pub(crate) fn new(windows: &[Window], buffers: &[BufferConfig]) -> Self {
         let mut page = Self {
             bytes: [0; LEN],
             doorbells: Vec::new(),
+            buffers: BufferTable::new(buffers),
         };
         page.put(regs::REG_MAGIC, &regs::MAGIC_VALUE.to_le_bytes());
         page.put(regs::REG_VERSION, &regs::VERSION_VALUE.to_le_bytes());
@@ -77,15 +81,30 @@ impl RegisterPage {
         if let (true, Some(register)) = (aligned, self.range(at, into.len())) {
             into.copy_from_slice(&self.bytes[register]);
         }
+        if let Ok(word) = <&mut [u8; 4]>::try_from(&mut *into)
+            && let Some(value) = self.buffers.read_u32(at)
+        {
+            *word = value.to_le_bytes();
+        }
+        if let Ok(word) = <&mut [u8; 8]>::try_from(into)
+            && let Some(value) = self.buffers.read_u64(at)
+        {
+            *word = value.to_le_bytes();
+        }
     }
 
-    /// Takes a store at byte `at` of the page; only the doorbell hears it.
+    /// Takes a store at byte `at` of the page; one that no register hears is lost.
     pub(crate) fn write(&mut self, at: u64, bytes: &[u8]) {
+        if let Ok(value) = <[u8; 8]>::try_from(bytes) {
+            self.buffers.write_u64(at, u64::from_le_bytes(value));
+        }
         let Ok(value) = <[u8; 4]>::try_from(bytes) else {
             return;
         };
+        let value = u32::from_le_bytes(value);
+        self.buffers.write_u32(at, value);
         if at == regs::REG_DOORBELL && self.doorbells.len() < MAX_DOORBELLS {
-            self.doorbells.push(u32::from_le_bytes(value));
+            self.doorbells.push(value);
         }
     }
 
@@ -107,14 +126,14 @@ mod tests {
 
     #[test]
     fn the_page_identifies_itself() {
-        let page = RegisterPage::new(&[]);
+        let page = RegisterPage::new(&[], &[]);
         assert_eq!(read(&page, regs::REG_MAGIC), *b"MAPW");
         assert_eq!(read(&page, regs::REG_WINDOW_COUNT), [0; 4]);
     }
 
     #[test]
     fn accesses_that_no_register_allows_read_all_ones() {
-        let page = RegisterPage::new(&[]);
+        let page = RegisterPage::new(&[], &[]);
         assert_eq!(read(&page, 1), [0xff; 4]);
         assert_eq!(read(&page, 0), [0xff; 2]);
         assert_eq!(read(&page, regs::REGS_LEN_BYTES), [0xff; 4]);
@@ -123,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_driver_that_rings_for_ever_costs_bounded_memory() {
-        let mut page = RegisterPage::new(&[]);
+        let mut page = RegisterPage::new(&[], &[]);
         for value in 0..10_000_u32 {
             page.write(regs::REG_DOORBELL, &value.to_le_bytes());
         }

@@ -3,6 +3,7 @@
 
 mod acpi;
 mod boot;
+mod buffers;
 mod bus;
 mod config;
 mod console;
@@ -19,7 +20,8 @@ mod vcpu;
 mod vm;
 mod window;
 
-pub use config::{VmConfig, WindowConfig, standard_windows};
+pub use buffers::Buffer;
+pub use config::{BufferConfig, VmConfig, WindowConfig, standard_buffers, standard_windows};
 pub use console::Console;
 pub use error::{End, Ended, VmError};
 pub use layout::{DEVICE_REGISTERS, MESSAGE_AREA};

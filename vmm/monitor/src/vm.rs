@@ -14,6 +14,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use walk::PagingRegs;
 
 use crate::boot;
+use crate::buffers::Buffer;
 use crate::bus::Bus;
 use crate::config::VmConfig;
 use crate::console::Console;
@@ -72,7 +73,7 @@ impl Vm {
         let events = EventLoop::new(&reported, &line)?;
         let console = Console::new(config.echo_console.then_some(line));
         let shared = Arc::new(Shared {
-            bus: Mutex::new(Bus::new(console.clone(), &windows)),
+            bus: Mutex::new(Bus::new(console.clone(), &windows, &config.buffers)),
             pause: AtomicBool::new(false),
             reported,
         });
@@ -134,6 +135,12 @@ impl Vm {
     /// Values that the driver wrote to the device's doorbell since the last call.
     pub fn take_device_doorbells(&mut self) -> Vec<u32> {
         self.shared.bus().registers.take_doorbells()
+    }
+
+    /// The buffers of the device as the driver has set them up: what the device itself
+    /// would read and write. The addresses come from the guest and need not be RAM.
+    pub fn buffers(&self) -> Vec<Buffer> {
+        self.shared.bus().registers.buffers.buffers().to_vec()
     }
 
     /// Reads an aligned word of guest memory.

@@ -14,6 +14,7 @@
 extern crate alloc;
 
 mod frame;
+pub mod ioctls;
 pub mod regs;
 
 pub use frame::{FrameError, Header, Message, Sender, decode, encode};

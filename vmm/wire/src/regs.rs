@@ -21,11 +21,32 @@ pub const MAGIC_VALUE: u32 = 0x5750_414d;
 /// u32, read: [`VERSION_VALUE`].
 pub const REG_VERSION: u64 = 0x04;
 /// Version of this register layout.
-pub const VERSION_VALUE: u32 = 1;
+pub const VERSION_VALUE: u32 = 2;
 /// u32, read: number of windows, 1 to [`MAX_WINDOWS`].
 pub const REG_WINDOW_COUNT: u64 = 0x08;
 /// u32, write: tells the host something happened; any value.
 pub const REG_DOORBELL: u64 = 0x0c;
+
+/// u32, read: number of buffers in the driver's RAM that the device works with, 0 to
+/// [`MAX_BUFFERS`].
+pub const REG_BUFFER_COUNT: u64 = 0x50;
+/// u32, read and write: the buffer that the registers below are about.
+pub const REG_BUFFER_SELECT: u64 = 0x54;
+/// u32, read: number of 4 KiB pages of that buffer, 1 to [`MAX_BUFFER_NPAGES`]; 0 when
+/// there is no such buffer.
+pub const REG_BUFFER_NPAGES: u64 = 0x58;
+/// u32, read and write: the page of that buffer that the next register is about.
+pub const REG_BUFFER_PAGE: u64 = 0x5c;
+/// u64, read and write: bus address of that page; [`BUFFER_ADDRESS_NONE`] until the
+/// driver has given the device a page, and again before it takes it back. An address
+/// that is not a multiple of 4 KiB is ignored.
+pub const REG_BUFFER_ADDRESS: u64 = 0x60;
+/// No page.
+pub const BUFFER_ADDRESS_NONE: u64 = 0;
+/// Most buffers that a device has.
+pub const MAX_BUFFERS: u32 = 8;
+/// Most pages of a buffer.
+pub const MAX_BUFFER_NPAGES: u32 = 64;
 
 /// First entry of the window table.
 pub const REG_WINDOW_TABLE: u64 = 0x100;
