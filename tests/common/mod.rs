@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use guest_images::{GuestImage, Request, handover};
+use guest_images::{GuestImage, handover};
 use harness::{Guest, Mapping, MappingSpec, Outcome, Refusal, Strategy};
 use monitor::VmConfig;
 use provision::{Consent, Progress};
-use wire::{Fd, OpenMode, Prot, Sharing};
+use wire::ioctls::{CONTROL_PATH, Target};
+use wire::{Fd, OpenMode, Prot, Reply, Request, Sharing, Value};
 
 /// The image with this variant of the driver. Those that the cargo runner has
 /// prepared are taken; without the runner they are built.
@@ -17,9 +18,9 @@ pub fn image(variant: &str) -> GuestImage {
     if let Some(image) = prepared.and_then(|mut images| images.remove(variant)) {
         return image;
     }
-    let request = Request {
+    let request = guest_images::Request {
         driver_variant: variant.to_owned(),
-        ..Request::default()
+        ..guest_images::Request::default()
     };
     guest_images::ensure(&request, Consent::Ask, &Progress::stderr()).expect("a guest image")
 }
@@ -153,4 +154,56 @@ pub fn signal<T: std::fmt::Debug>(outcome: Outcome<T>) -> i32 {
         Err(Refusal::Signal(signal)) => signal.number,
         other => panic!("expected a signal, got {other:?}"),
     }
+}
+
+/// An ioctl of the driver's control file, on memory of the device.
+pub fn control(guest: &mut Guest, command: u32, target: Target) -> Outcome<()> {
+    let fd = guest
+        .open(CONTROL_PATH, OpenMode::ReadWrite)
+        .expect("an answer")
+        .expect("the control file");
+    let answer = guest.ioctl(fd, command, target.to_bytes().to_vec());
+    guest.close(fd).expect("an answer").expect("closed");
+    answer.expect("an answer").map(drop)
+}
+
+/// The window of this name, for [`control`].
+pub fn window_target(guest: &Guest, name: &str) -> Target {
+    Target {
+        is_buffer: false,
+        index: window(guest, name).try_into().expect("a small number"),
+    }
+}
+
+/// Writes to a file of the guest.
+pub fn write_file(guest: &mut Guest, path: &str, text: &str) {
+    let fd = guest
+        .open(path, OpenMode::WriteOnly)
+        .expect("an answer")
+        .unwrap_or_else(|refusal| panic!("{path}: {refusal}"));
+    let request = Request::Write {
+        fd,
+        offset_bytes: 0,
+        bytes: text.as_bytes().to_vec(),
+    };
+    let written = guest.request(&request).expect("an answer");
+    assert_eq!(
+        written,
+        Reply::Done(Value::Len(text.len() as u64)),
+        "{path}"
+    );
+    guest.close(fd).expect("an answer").expect("closed");
+}
+
+/// The device's name on its bus.
+const DEVICE: &str = "MAPW0001:00";
+
+/// Takes the device away from its driver.
+pub fn unbind(guest: &mut Guest) {
+    write_file(guest, "/sys/bus/platform/drivers/mapwitness/unbind", DEVICE);
+}
+
+/// Gives the device back to its driver.
+pub fn bind(guest: &mut Guest) {
+    write_file(guest, "/sys/bus/platform/drivers/mapwitness/bind", DEVICE);
 }
