@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 use guest_images::GuestImage;
 use guest_images::handover::{self, Images};
 use harness::report::HostReport;
-use harness::{CheckOptions, Guest, Report, Verdict};
+use harness::{CheckOptions, Driver, Guest, Report, Verdict};
 use hosts::{Owner, Probe};
 use monitor::VmConfig;
 use provision::Progress;
@@ -90,7 +90,8 @@ fn check(options: &CheckArgs, image: &GuestImage) -> anyhow::Result<Report> {
         driver_variant: options.driver_variant.clone(),
         vcpus: options.vcpus,
     };
-    Ok(harness::check(&mut guest, check_options)?)
+    let driver = Driver::own(guest.plan());
+    Ok(harness::check(&mut guest, &driver, check_options)?)
 }
 
 fn host_report(options: &CheckArgs) -> anyhow::Result<HostReport> {

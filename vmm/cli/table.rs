@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{Attribute, Cell, CellAlignment, Color, Table};
-use harness::report::{MappingReport, RefusalReport};
+use harness::report::{FileReport, PromiseReport, RefusalReport};
 use harness::{Report, Verdict};
 use witness::{Link, Mismatch};
 
@@ -28,13 +28,15 @@ fn write_report(text: &mut String, report: &Report, colour: bool) -> std::fmt::R
         if report.guest.vcpus == 1 { "" } else { "s" },
         report.driver_variant,
     )?;
-    writeln!(text, "{}", mappings_table(report, colour))?;
+    writeln!(text, "{}", files_table(report, colour))?;
     for mapping in &report.mappings {
         if let Some(mismatch) = &mapping.mismatch {
-            write_mismatch(text, mapping, mismatch)?;
+            let phase = mapping.failed_phase.unwrap_or("?");
+            write_mismatch(text, &format!("{}, {phase}", mapping.name), mismatch)?;
         }
     }
     write_refusals(text, &report.refusals)?;
+    write_promises(text, &report.promises)?;
     for line in &report.kernel_complaints {
         writeln!(text, "FAIL the guest kernel complains: {line}")?;
     }
@@ -65,7 +67,7 @@ const fn word(verdict: Verdict) -> &'static str {
     }
 }
 
-fn mappings_table(report: &Report, colour: bool) -> Table {
+fn files_table(report: &Report, colour: bool) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_BORDERS_ONLY);
     if colour {
@@ -74,50 +76,43 @@ fn mappings_table(report: &Report, colour: bool) -> Table {
         table.force_no_tty();
     }
     let links = Link::ALL.map(|link| link.name().to_owned());
-    let header = ["mapping", "pages"].map(str::to_owned);
-    table.set_header(
-        header
-            .into_iter()
-            .chain(links)
-            .chain(["verdict".to_owned()]),
-    );
-    for mapping in &report.mappings {
-        table.add_row(mapping_row(mapping));
+    let header = ["file", "mappings", "pages"].map(str::to_owned);
+    let after = ["refused", "promises", "verdict"].map(str::to_owned);
+    table.set_header(header.into_iter().chain(links).chain(after));
+    for file in &report.files {
+        table.add_row(file_row(file));
     }
-    for column in table.column_iter_mut().skip(1).take(1 + Link::ALL.len()) {
+    for column in table.column_iter_mut().skip(1).take(4 + Link::ALL.len()) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
 }
 
-fn mapping_row(mapping: &MappingReport) -> Vec<Cell> {
-    let mut row = vec![Cell::new(&mapping.name), Cell::new(mapping.pages)];
-    row.extend(Link::ALL.map(|link| match mapping.links.get(link) {
+fn file_row(file: &FileReport) -> Vec<Cell> {
+    let mut row = vec![
+        Cell::new(&file.name),
+        Cell::new(file.mappings),
+        Cell::new(file.pages_checked),
+    ];
+    row.extend(Link::ALL.map(|link| match file.links.get(link) {
         0 => Cell::new("-").fg(Color::DarkGrey),
-        count if count == mapping.pages => Cell::new(count),
+        count if count == file.pages_checked => Cell::new(count),
         count => Cell::new(count).fg(Color::Yellow),
     }));
-    let verdict = Cell::new(word(mapping.verdict)).add_attribute(Attribute::Bold);
-    row.push(match mapping.verdict {
+    row.extend([Cell::new(file.refusals), Cell::new(file.promises)]);
+    let verdict = Cell::new(word(file.verdict)).add_attribute(Attribute::Bold);
+    row.push(match file.verdict {
         Verdict::Pass => verdict.fg(Color::Green),
         Verdict::Fail | Verdict::Error => verdict.fg(Color::Red),
     });
     row
 }
 
-fn write_mismatch(
-    text: &mut String,
-    mapping: &MappingReport,
-    mismatch: &Mismatch,
-) -> std::fmt::Result {
+fn write_mismatch(text: &mut String, subject: &str, mismatch: &Mismatch) -> std::fmt::Result {
     writeln!(
         text,
-        "FAIL {}, {}: page {} at gva {}: link {} disagrees",
-        mapping.name,
-        mapping.failed_phase.unwrap_or("?"),
-        mismatch.page,
-        mismatch.gva,
-        mismatch.link
+        "FAIL {subject}: page {} at gva {}: link {} disagrees",
+        mismatch.page, mismatch.gva, mismatch.link
     )?;
     writeln!(text, "  expected  {}", mismatch.expected)?;
     writeln!(text, "  found     {}", mismatch.found)?;
@@ -133,11 +128,14 @@ fn write_mismatch(
 fn write_refusals(text: &mut String, refusals: &[RefusalReport]) -> std::fmt::Result {
     let wrong = |one: &&RefusalReport| one.verdict != Verdict::Pass;
     for refusal in refusals.iter().filter(wrong) {
-        writeln!(
-            text,
-            "FAIL {}: expected {}, found {}",
-            refusal.name, refusal.expected, refusal.found
-        )?;
+        let RefusalReport {
+            name,
+            expected,
+            found,
+            mismatch,
+            ..
+        } = refusal;
+        write_answer(text, name, [expected, found], mismatch.as_ref())?;
     }
     writeln!(
         text,
@@ -145,4 +143,38 @@ fn write_refusals(text: &mut String, refusals: &[RefusalReport]) -> std::fmt::Re
         refusals.iter().filter(|one| !wrong(one)).count(),
         refusals.len()
     )
+}
+
+fn write_promises(text: &mut String, promises: &[PromiseReport]) -> std::fmt::Result {
+    let wrong = |one: &&PromiseReport| one.verdict != Verdict::Pass;
+    for promise in promises.iter().filter(wrong) {
+        let PromiseReport {
+            name,
+            expected,
+            found,
+            mismatch,
+            ..
+        } = promise;
+        write_answer(text, name, [expected, found], mismatch.as_ref())?;
+    }
+    writeln!(
+        text,
+        "{} of {} promises of a mapping's later life kept",
+        promises.iter().filter(|one| !wrong(one)).count(),
+        promises.len()
+    )
+}
+
+/// An answer that is wrong, and the page that shows it.
+fn write_answer(
+    text: &mut String,
+    name: &str,
+    [expected, found]: [&str; 2],
+    mismatch: Option<&Mismatch>,
+) -> std::fmt::Result {
+    writeln!(text, "FAIL {name}: expected {expected}, found {found}")?;
+    match mismatch {
+        Some(mismatch) => write_mismatch(text, name, mismatch),
+        None => Ok(()),
+    }
 }

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use walk::MemoryType;
 
 use crate::access::Access;
+use crate::errno::Errno;
+use crate::rules::Refusal;
 
 /// What one device file promises.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +18,16 @@ pub struct FileContract {
     pub path: String,
     /// What can be mapped; no two ranges have an offset in common.
     pub ranges: Vec<RangeContract>,
+    /// The checks of its mmap, in their order: the first that holds decides. What
+    /// none of them refuses must be granted.
+    pub refusals: Vec<Refusal>,
+    /// Whether `MAP_PRIVATE` is granted: pages of the device until they are stored
+    /// to, copies from then on. If not, a refusal must speak of it.
+    pub copy_on_write: bool,
+    /// How mremap(2) refuses to make a mapping longer.
+    pub growth: Errno,
+    /// What a forked child has of a mapping.
+    pub fork: Fork,
 }
 
 /// Pages of the device that a file shows one after another.
@@ -69,6 +81,18 @@ pub enum When {
     OnTouch,
 }
 
+/// What a forked child has of its parent's mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fork {
+    /// The mapping, and in its tables the pages that the parent's have.
+    Pages,
+    /// The mapping, each page from the first access to it on.
+    OnTouch,
+    /// Nothing.
+    Nothing,
+}
+
 /// A page of a file as a mapping shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown<'a> {
@@ -76,6 +100,16 @@ pub struct Shown<'a> {
     pub range: &'a RangeContract,
     /// Its number in the range.
     pub page: u64,
+}
+
+impl RangeContract {
+    /// The page of the file at which it is asked for.
+    pub const fn first_page(&self) -> u64 {
+        match self.offset {
+            Offset::Page(first) => first,
+            Offset::Any => 0,
+        }
+    }
 }
 
 impl FileContract {
@@ -117,6 +151,10 @@ mod tests {
             strategy: "eager".into(),
             path: "/dev/a".into(),
             ranges,
+            refusals: Vec::new(),
+            copy_on_write: false,
+            growth: Errno::EFAULT,
+            fork: Fork::Pages,
         }
     }
 

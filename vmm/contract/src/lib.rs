@@ -9,8 +9,17 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod errno;
 mod file;
+mod hostile;
 pub mod memory_type;
+mod predict;
+mod request;
+mod rules;
 
 pub use access::Access;
-pub use file::{Backing, FileContract, Offset, RangeContract, Shown, When};
+pub use errno::{Errno, UnknownErrno};
+pub use file::{Backing, FileContract, Fork, Offset, RangeContract, Shown, When};
+pub use hostile::Named;
+pub use request::{Answer, Request};
+pub use rules::{Condition, Refusal};

@@ -97,9 +97,21 @@ impl Guest {
     /// # Errors
     /// As [`Guest::request`].
     pub fn load_module(&mut self, path: &str) -> Result<Outcome<()>, HarnessError> {
+        self.load_module_with(path, "")
+    }
+
+    /// finit_module(2) with parameters, `name=value` separated by spaces.
+    ///
+    /// # Errors
+    /// As [`Guest::request`].
+    pub fn load_module_with(
+        &mut self,
+        path: &str,
+        parameters: &str,
+    ) -> Result<Outcome<()>, HarnessError> {
         self.unit(&Request::LoadModule {
             path: path.to_owned(),
-            parameters: String::new(),
+            parameters: parameters.to_owned(),
         })
     }
 

@@ -1,22 +1,25 @@
-//! The standard check of a driver: every file over all that it offers, each mapping
-//! from mmap to munmap, and the requests that it must refuse.
+//! The standard check of a driver: every file held against its contract. Each
+//! mapping from mmap to munmap, every answer to a hostile request, and what is
+//! promised of a mapping's later life.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use addr::PAGE_SIZE;
-use witness::{Link, Links, Mismatch};
+use contract::FileContract;
+use wire::OpenMode;
 
+use crate::answers::check_answers;
+use crate::course::check_mapping;
+use crate::driver::Driver;
 use crate::error::HarnessError;
-use crate::guest::{Guest, MODULE_NAME};
-use crate::mapping::{Mapping, MappingSpec, Presence};
-use crate::observe::Judged;
-use crate::outcome::Refusal;
-use crate::own_driver;
-use crate::refusals::check_refusals;
+use crate::guest::Guest;
+use crate::mapping::MappingSpec;
+use crate::promises::check_promises;
 use crate::report::{
-    GuestReport, HostReport, MappingReport, PhaseReport, Report, Unwitnessed, Verdict,
+    FileReport, GuestReport, HostReport, MappingReport, PromiseReport, RefusalReport, Report,
+    Verdict,
 };
-use crate::steps::{needed, open};
+use crate::steps::{close, open};
+use crate::tally::Tally;
 
 /// CR4.LA57: 5-level paging (SDM volume 3A, 2.5).
 const CR4_LA57: u64 = 1 << 12;
@@ -32,34 +35,29 @@ pub struct CheckOptions {
     pub vcpus: u8,
 }
 
-/// Checks the driver of a guest that has just booted.
+/// Checks a driver in a guest that has just booted.
 ///
 /// # Errors
 /// [`HarnessError`] when the check could not be made. A driver that does wrong is
 /// no error: the report says so.
-pub fn check(guest: &mut Guest, options: CheckOptions) -> Result<Report, HarnessError> {
-    guest.load_driver()?;
-    let mut mappings = Vec::new();
-    let mut tally = Tally::default();
-    let mut refusals = Vec::new();
-    for file in own_driver::files(guest.plan()) {
-        for range in &file.ranges {
-            let spec = MappingSpec::whole(&file, range);
-            mappings.push(check_mapping(guest, &spec, &mut tally)?);
-        }
-        refusals.extend(check_refusals(guest, &file)?);
+pub fn check(
+    guest: &mut Guest,
+    driver: &Driver,
+    options: CheckOptions,
+) -> Result<Report, HarnessError> {
+    let modules = guest.load_modules(driver)?;
+    let mut found = Found::default();
+    for file in &driver.files {
+        found.add(check_file(guest, file)?);
     }
-    unload(guest)?;
+    guest.unload_modules(&modules)?;
     let kernel_complaints = guest.kernel_complaints()?;
     let cr4 = guest.vm().paging_regs()?.cr4;
 
-    let all_pass = mappings.iter().all(|one| one.verdict == Verdict::Pass)
-        && refusals.iter().all(|one| one.verdict == Verdict::Pass)
-        && kernel_complaints.is_empty();
-    let verdict = match (all_pass, tally.present) {
+    let all_pass = found.all_pass() && kernel_complaints.is_empty();
+    let verdict = match (all_pass, found.tally.present) {
         (true, 0) => Verdict::Error,
-        (true, _) => Verdict::Pass,
-        (false, _) => Verdict::Fail,
+        (all_pass, _) => Verdict::of(all_pass),
     };
     Ok(Report {
         verdict,
@@ -70,162 +68,80 @@ pub fn check(guest: &mut Guest, options: CheckOptions) -> Result<Report, Harness
             vcpus: options.vcpus,
         },
         driver_variant: options.driver_variant,
-        pages_checked: tally.present,
-        absences_checked: tally.absent,
-        unwitnessed: tally.unwitnessed(),
-        links: tally.links,
-        mappings,
-        refusals,
+        pages_checked: found.tally.present,
+        absences_checked: found.tally.absent,
+        unwitnessed: found.tally.unwitnessed(),
+        links: found.tally.links,
+        files: found.files,
+        mappings: found.mappings,
+        refusals: found.refusals,
+        promises: found.promises,
         kernel_complaints,
     })
 }
 
-/// Sums over all mappings.
-#[derive(Default)]
-struct Tally {
-    present: u64,
-    absent: u64,
-    links: Links,
-    reasons: std::collections::BTreeMap<Link, String>,
+/// What was found of one file or of several.
+#[derive(Debug, Default)]
+struct Found {
+    tally: Tally,
+    files: Vec<FileReport>,
+    mappings: Vec<MappingReport>,
+    refusals: Vec<RefusalReport>,
+    promises: Vec<PromiseReport>,
 }
 
-impl Tally {
-    /// Links that were not heard for every page. None is left out, with or without
-    /// a reason.
-    fn unwitnessed(&self) -> Vec<Unwitnessed> {
-        Link::ALL
-            .into_iter()
-            .filter(|link| self.links.get(*link) < self.present)
-            .map(|link| Unwitnessed {
-                link,
-                reason: self.reason(link),
-            })
-            .collect()
+impl Found {
+    fn add(&mut self, other: Self) {
+        self.tally.add(&other.tally);
+        self.files.extend(other.files);
+        self.mappings.extend(other.mappings);
+        self.refusals.extend(other.refusals);
+        self.promises.extend(other.promises);
     }
 
-    fn reason(&self, link: Link) -> String {
-        let known = self.reasons.get(&link).cloned();
-        known.unwrap_or_else(|| "some pages failed before it could be heard".into())
+    fn all_pass(&self) -> bool {
+        let mut verdicts = (self.mappings.iter().map(|one| one.verdict))
+            .chain(self.refusals.iter().map(|one| one.verdict))
+            .chain(self.promises.iter().map(|one| one.verdict));
+        verdicts.all(|verdict| verdict == Verdict::Pass)
+    }
+
+    fn sums(&self, file: &FileContract) -> FileReport {
+        FileReport {
+            name: file.name.clone(),
+            path: file.path.clone(),
+            mappings: self.tally.mappings,
+            pages_checked: self.tally.present,
+            absences_checked: self.tally.absent,
+            links: self.tally.links,
+            refusals: self.refusals.len() as u64,
+            promises: self.promises.len() as u64,
+            verdict: Verdict::of(self.all_pass()),
+        }
     }
 }
 
-/// A mapping's report as it grows, phase by phase.
-struct Course<'t> {
-    report: MappingReport,
-    tally: &'t mut Tally,
-}
-
-impl Course<'_> {
-    /// Notes a look at the mapping. Says whether to go on.
-    fn look(&mut self, name: &'static str, judged: Judged) -> bool {
-        let verdict = match judged.mismatch {
-            None => Verdict::Pass,
-            Some(_) => Verdict::Fail,
+fn check_file(guest: &mut Guest, file: &Arc<FileContract>) -> Result<Found, HarnessError> {
+    let mut found = Found::default();
+    for range in &file.ranges {
+        let spec = MappingSpec::whole(file, range);
+        if file.predict(&spec.request(OpenMode::ReadWrite)) != contract::Answer::Maps {
+            // The contract does not grant a whole range at once.
+            continue;
+        }
+        let name = match file.ranges.len() {
+            1 => file.name.clone(),
+            _ => format!("{}: the range at page {}", file.name, spec.first_page),
         };
-        self.report.phases.push(PhaseReport {
-            name,
-            present: judged.present,
-            absent: judged.absent,
-            verdict,
-        });
-        self.tally.absent += judged.absent;
-        self.tally.reasons.extend(judged.unwitnessed);
-        if let Some(mismatch) = judged.mismatch {
-            self.report.verdict = Verdict::Fail;
-            self.report.failed_phase = Some(name);
-            self.report.mismatch = Some(mismatch);
-            return false;
-        }
-        true
+        let fd = open(guest, &file.path, OpenMode::ReadWrite)?;
+        let report = check_mapping(guest, fd, &spec, name, &mut found.tally)?;
+        close(guest, fd)?;
+        found.mappings.push(report);
     }
-}
-
-fn check_mapping(
-    guest: &mut Guest,
-    spec: &MappingSpec,
-    tally: &mut Tally,
-) -> Result<MappingReport, HarnessError> {
-    let fd = open(guest, spec)?;
-    let mut course = Course {
-        report: MappingReport {
-            name: spec.file.name.clone(),
-            strategy: spec.file.strategy.clone(),
-            pages: spec.npages,
-            links: Links::default(),
-            verdict: Verdict::Pass,
-            phases: Vec::new(),
-            failed_phase: None,
-            mismatch: None,
-        },
-        tally,
-    };
-    match guest.map(fd, spec)? {
-        Ok(mapping) => {
-            let sound = walk_through(guest, &mapping, &mut course)?;
-            let unmapped = guest.munmap(mapping.gva, spec.len_bytes())?;
-            needed(|| "munmap".into(), unmapped)?;
-            if sound {
-                course.look("after munmap", guest.witness(&mapping, &Presence::Nothing)?);
-            }
-        }
-        Err(refusal) => {
-            course.tally.present += spec.npages;
-            course.look("mmap", refused(spec, refusal));
-        }
-    }
-    needed(|| "close".into(), guest.close(fd)?)?;
-    Ok(course.report)
-}
-
-/// A driver that refuses what the contract allows.
-fn refused(spec: &MappingSpec, refusal: Refusal) -> Judged {
-    Judged {
-        mismatch: Some(Mismatch {
-            link: Link::Contract,
-            page: 0,
-            gva: String::new(),
-            expected: format!("mmap maps {} pages", spec.npages),
-            found: refusal.to_string(),
-            guest_walk: Vec::new(),
-            host: Vec::new(),
-        }),
-        ..Judged::default()
-    }
-}
-
-/// Everything between mmap and munmap. Says whether all was well.
-fn walk_through(
-    guest: &mut Guest,
-    mapping: &Mapping,
-    course: &mut Course<'_>,
-) -> Result<bool, HarnessError> {
-    let before = guest.witness(mapping, &mapping.spec.before_touch())?;
-    if !course.look("before touch", before) {
-        // These pages were held against their contract too.
-        course.tally.present += mapping.spec.npages;
-        return Ok(false);
-    }
-    if mapping.spec.is_lazy() {
-        let middle = mapping.spec.npages / 2;
-        let gva = mapping.gva.checked_add(middle * PAGE_SIZE);
-        if let Some(gva) = gva {
-            // A load that faults leaves the page absent, which the walk then finds.
-            let _ = guest.load(gva, PAGE_SIZE, 1)?;
-        }
-        let only = Presence::Only(BTreeSet::from([middle]));
-        if !course.look("one page touched", guest.witness(mapping, &only)?) {
-            course.tally.present += mapping.spec.npages;
-            return Ok(false);
-        }
-    }
-    let in_use = guest.witness_in_use(mapping)?;
-    course.tally.present += in_use.present;
-    course.tally.links.add(&in_use.links);
-    course.report.links = in_use.links;
-    Ok(course.look("in use", in_use))
-}
-
-fn unload(guest: &mut Guest) -> Result<(), HarnessError> {
-    let answer = guest.unload_module(MODULE_NAME)?;
-    needed(|| format!("unloading {MODULE_NAME}"), answer)
+    let answers = check_answers(guest, file, &mut found.tally)?;
+    found.mappings.extend(answers.mappings);
+    found.refusals = answers.refusals;
+    found.promises = check_promises(guest, file)?;
+    found.files = vec![found.sums(file)];
+    Ok(found)
 }

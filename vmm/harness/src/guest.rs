@@ -7,14 +7,7 @@ use witness::Plan;
 use witness::host_frame::{FrameError, Pagemap};
 use witness::stamp::Stamps;
 
-use guest_images::MODULE_PATH;
-
 use crate::error::HarnessError;
-use crate::outcome::Refusal;
-use crate::own_driver;
-
-/// Name of that module in the kernel.
-pub const MODULE_NAME: &str = "mapwitness";
 
 /// How often windows are built anew to get host pages that are apart.
 const SCRAMBLE_ATTEMPTS: u64 = 16;
@@ -71,35 +64,6 @@ impl Guest {
             other => return Err(HarnessError::NotReady(Box::new(other))),
         }
         Ok(guest)
-    }
-
-    /// Loads the driver under test and makes sure that it found its device.
-    ///
-    /// # Errors
-    /// [`HarnessError::Module`] or [`HarnessError::NotProbed`].
-    pub fn load_driver(&mut self) -> Result<(), HarnessError> {
-        if let Err(refusal) = self.load_module(MODULE_PATH)? {
-            return Err(HarnessError::Module {
-                module: MODULE_PATH.to_owned(),
-                refusal,
-                hint: module_hint(refusal),
-                log: self.last_words()?,
-            });
-        }
-        let path = own_driver::EAGER.path(0);
-        match self.open(&path, wire::OpenMode::ReadOnly)? {
-            Ok(fd) => {
-                self.close(fd)?.map_err(|refusal| HarnessError::Refused {
-                    operation: format!("close {path}"),
-                    refusal,
-                })?;
-                Ok(())
-            }
-            Err(_) => Err(HarnessError::NotProbed {
-                path,
-                log: self.last_words()?,
-            }),
-        }
     }
 
     /// The VM, standing still.
@@ -174,7 +138,7 @@ impl Guest {
     }
 
     /// The last lines of the kernel's log, for an error.
-    fn last_words(&mut self) -> Result<Vec<String>, HarnessError> {
+    pub(crate) fn last_words(&mut self) -> Result<Vec<String>, HarnessError> {
         let log = self.kernel_log()?.unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let first = lines.len().saturating_sub(LOG_LINES);
@@ -182,18 +146,6 @@ impl Guest {
             .iter()
             .map(|line| (*line).to_owned())
             .collect())
-    }
-}
-
-fn module_hint(refusal: Refusal) -> &'static str {
-    match refusal {
-        Refusal::Errno(libc::ENOEXEC) => {
-            "it was built for another kernel: rebuild it with `mapwitness images build`"
-        }
-        Refusal::Errno(libc::ENOENT) => {
-            "the initramfs does not have it: rebuild it with `mapwitness images build`"
-        }
-        _ => "the kernel's own words follow",
     }
 }
 

@@ -3,18 +3,23 @@
 //! report.
 
 pub mod agent;
+mod answers;
 pub mod check;
+mod course;
+pub mod driver;
 pub mod error;
 pub mod guest;
 pub mod mapping;
 pub mod observe;
 pub mod outcome;
 pub mod own_driver;
-mod refusals;
+mod promises;
 pub mod report;
 mod steps;
+mod tally;
 
 pub use check::{CheckOptions, check};
+pub use driver::{Driver, Module};
 pub use error::HarnessError;
 pub use guest::Guest;
 pub use mapping::{Mapping, MappingSpec, Presence};

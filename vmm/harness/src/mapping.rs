@@ -54,10 +54,7 @@ impl MappingSpec {
     pub fn whole(file: &Arc<FileContract>, range: &RangeContract) -> Self {
         Self {
             file: Arc::clone(file),
-            first_page: match range.offset {
-                contract::Offset::Page(first) => first,
-                contract::Offset::Any => 0,
-            },
+            first_page: range.first_page(),
             npages: range.npages,
             prot: Prot {
                 read: range.access.read,
@@ -86,16 +83,21 @@ impl MappingSpec {
 
     /// What is mapped before anything is touched.
     pub fn before_touch(&self) -> Presence {
+        Presence::Only(self.at_mmap())
+    }
+
+    /// Pages that are mapped before anything is touched.
+    fn at_mmap(&self) -> BTreeSet<u64> {
         let at_mmap = |page: &u64| {
             let shown = self.file.shown(self.first_page, *page);
             shown.is_some_and(|shown| shown.range.present == When::AtMmap)
         };
-        Presence::Only((0..self.npages).filter(at_mmap).collect())
+        (0..self.npages).filter(at_mmap).collect()
     }
 
     /// Whether some page is only mapped when it is touched.
     pub fn is_lazy(&self) -> bool {
-        self.before_touch() != Presence::Only((0..self.npages).collect())
+        (self.at_mmap().len() as u64) < self.npages
     }
 
     /// Contract of every page, in order: what the file promises, and no more rights
@@ -109,9 +111,9 @@ impl MappingSpec {
         (0..self.npages).map(expected).collect()
     }
 
-    /// A page without any right is not present to the processor, whatever the kernel
-    /// has noted in its entry.
-    const fn is_reachable(&self) -> bool {
+    /// Whether any page can be accessed. One without any right is not present to the
+    /// processor, whatever the kernel has noted in its entry.
+    pub const fn is_reachable(&self) -> bool {
         self.prot.read || self.prot.write || self.prot.exec
     }
 
@@ -143,6 +145,13 @@ pub struct Mapping {
 }
 
 impl Mapping {
+    /// What is mapped after `touched` were accessed, counted from the mapping's start,
+    /// and no other page.
+    pub fn after_touch(&self, touched: &BTreeSet<u64>) -> Presence {
+        let at_mmap = self.spec.at_mmap();
+        Presence::Only(at_mmap.union(touched).copied().collect())
+    }
+
     /// First byte of page `page`; `None` past the end of the address space.
     pub fn page_gva(&self, page: u64) -> Option<Gva> {
         self.gva.checked_add(page.checked_mul(PAGE_SIZE)?)

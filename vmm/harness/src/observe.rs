@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use addr::PAGE_SIZE;
+use wire::Sharing;
 use witness::judge::{PageVerdict, judge_page};
 use witness::stamp::{IDENTITY, LAST, Loaded, SLOT, Seen};
 use witness::{DevicePage, Evidence, Expected, Link, Links, Mismatch};
@@ -88,7 +89,8 @@ impl Guest {
     fn use_all(&mut self, mapping: &Mapping) -> Result<Vec<Seen>, HarnessError> {
         let identity = self.load_each(mapping, IDENTITY)?;
         let last = self.load_each(mapping, LAST)?;
-        let stored = if mapping.spec.prot.write {
+        // What is stored to a private mapping is not the device's to keep.
+        let stored = if mapping.spec.prot.write && mapping.spec.sharing == Sharing::Shared {
             Some(self.store_each(mapping)?)
         } else {
             None
@@ -171,6 +173,16 @@ impl Guest {
                 None => Ok(arrived.remove(word).unwrap_or_default()),
             })
             .collect())
+    }
+
+    /// The first device page to which something was stored. All pages hold what they
+    /// held before when this returns.
+    pub(crate) fn first_disturbed(&self) -> Option<DevicePage> {
+        let windows = self.vm().windows();
+        let changed = self.stamps().changed_slots(windows);
+        let pages = changed.iter().map(|(page, _)| *page);
+        self.stamps().restore_slots(windows, pages);
+        changed.first().map(|(page, _)| *page)
     }
 
     /// The device page that a page of the mapping should show; one that the device

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use contract::{Access, Backing, FileContract, Offset, RangeContract, When};
+use contract::{
+    Access, Backing, Condition, Errno, FileContract, Fork, Offset, RangeContract, Refusal, When,
+};
 use walk::MemoryType;
 use witness::Plan;
 
@@ -65,8 +67,25 @@ impl Strategy {
                 memory_type: MemoryType::UncachedMinus,
                 present: self.present,
             }],
+            refusals: refusals(window.read_only),
+            copy_on_write: false,
+            growth: Errno::EFAULT,
+            fork: Fork::Pages,
         })
     }
+}
+
+/// The checks of the driver's mmap, in the order of guest-module/README.md.
+fn refusals(read_only: bool) -> Vec<Refusal> {
+    let mut checks = vec![
+        Refusal::new(Condition::Private, Errno::EINVAL),
+        Refusal::new(Condition::Exec, Errno::EACCES),
+        Refusal::new(Condition::Outside, Errno::EINVAL),
+    ];
+    if read_only {
+        checks.push(Refusal::new(Condition::Write, Errno::EACCES));
+    }
+    checks
 }
 
 /// Every file of the driver, for a device with these windows.

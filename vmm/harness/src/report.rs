@@ -15,6 +15,13 @@ pub enum Verdict {
     Error,
 }
 
+impl Verdict {
+    /// A pass if `good`, else a failure.
+    pub const fn of(good: bool) -> Self {
+        if good { Self::Pass } else { Self::Fail }
+    }
+}
+
 /// The host that the guest ran on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HostReport {
@@ -60,8 +67,10 @@ pub struct PhaseReport {
 /// One mapping from mmap to munmap.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MappingReport {
-    /// Name, such as `lazy/odd`.
+    /// Name, such as `lazy/odd`, or `lazy/odd: the last page`.
     pub name: String,
+    /// Name of the file that was mapped.
+    pub file: String,
     /// How the driver maps it.
     pub strategy: String,
     /// Pages of the mapping.
@@ -89,6 +98,46 @@ pub struct RefusalReport {
     pub found: String,
     /// Whether they agree.
     pub verdict: Verdict,
+    /// Of a mapping that was granted: the first page that should not be there.
+    pub mismatch: Option<Mismatch>,
+}
+
+/// Something that the contract says of a mapping's later life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PromiseReport {
+    /// What was done, such as `lazy/odd: mremap to one page more`.
+    pub name: String,
+    /// What must come of it.
+    pub expected: String,
+    /// What came of it.
+    pub found: String,
+    /// Whether they agree.
+    pub verdict: Verdict,
+    /// The first page that is not what it must be.
+    pub mismatch: Option<Mismatch>,
+}
+
+/// Sums over everything that was asked of one file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FileReport {
+    /// Name, such as `lazy/odd`.
+    pub name: String,
+    /// Its path in the guest.
+    pub path: String,
+    /// Number of mappings that were followed page by page.
+    pub mappings: u64,
+    /// Their pages that had to be present and were held against the contract.
+    pub pages_checked: u64,
+    /// Pages that had to be absent, at any look.
+    pub absences_checked: u64,
+    /// Pages witnessed by each link.
+    pub links: Links,
+    /// Number of requests that had to be refused.
+    pub refusals: u64,
+    /// Number of promises of the contract that were held against what came.
+    pub promises: u64,
+    /// Outcome over all of this.
+    pub verdict: Verdict,
 }
 
 /// A whole check.
@@ -110,10 +159,14 @@ pub struct Report {
     pub links: Links,
     /// Links that were not heard for every page, with the reason.
     pub unwitnessed: Vec<Unwitnessed>,
+    /// Sums for each file.
+    pub files: Vec<FileReport>,
     /// Every mapping.
     pub mappings: Vec<MappingReport>,
     /// Every request that had to be refused.
     pub refusals: Vec<RefusalReport>,
+    /// Everything that the contract says of mappings' later life.
+    pub promises: Vec<PromiseReport>,
     /// Lines by which the guest kernel complained about itself.
     pub kernel_complaints: Vec<String>,
 }

@@ -4,19 +4,17 @@ use wire::{Fd, OpenMode};
 
 use crate::error::HarnessError;
 use crate::guest::Guest;
-use crate::mapping::MappingSpec;
 use crate::outcome::Outcome;
 
-/// The file of a mapping, open as far as the mapping needs.
-pub(crate) fn open(guest: &mut Guest, spec: &MappingSpec) -> Result<Fd, HarnessError> {
-    let path = &spec.file.path;
-    let mode = if spec.prot.write {
-        OpenMode::ReadWrite
-    } else {
-        OpenMode::ReadOnly
-    };
+/// A device file, open.
+pub(crate) fn open(guest: &mut Guest, path: &str, mode: OpenMode) -> Result<Fd, HarnessError> {
     let answer = guest.open(path, mode)?;
     needed(|| format!("open {path}"), answer)
+}
+
+/// Closes a file that was opened.
+pub(crate) fn close(guest: &mut Guest, fd: Fd) -> Result<(), HarnessError> {
+    needed(|| "close".into(), guest.close(fd)?)
 }
 
 /// An operation whose refusal leaves nothing to check.

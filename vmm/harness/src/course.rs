@@ -1,0 +1,180 @@
+//! The course of a mapping in the standard check, from mmap to munmap.
+
+use std::collections::BTreeSet;
+
+use addr::PAGE_SIZE;
+use wire::Fd;
+use witness::{Expected, Link, Links, Mismatch};
+
+use crate::error::HarnessError;
+use crate::guest::Guest;
+use crate::mapping::{Mapping, MappingSpec, Presence};
+use crate::observe::Judged;
+use crate::outcome::Refusal;
+use crate::report::{MappingReport, PhaseReport, Verdict};
+use crate::steps::needed;
+use crate::tally::Tally;
+
+/// Something that is done to a mapping, and the look at it that follows.
+struct Phase {
+    /// What had been done when it was looked at, for the report.
+    name: &'static str,
+    /// Whether it says anything of such a mapping.
+    applies: fn(&MappingSpec) -> bool,
+    /// Does it, and looks. What the contract says of every page is in the judgement.
+    look: fn(&mut Guest, &Mapping) -> Result<Judged, HarnessError>,
+}
+
+/// Everything between mmap and munmap, in this order; the first look that finds
+/// something wrong is the last. One that uses all pages must come at the end.
+const PHASES: [Phase; 3] = [
+    Phase {
+        name: "before touch",
+        applies: |_| true,
+        look: before_touch,
+    },
+    Phase {
+        name: "one page touched",
+        applies: |spec| spec.is_lazy() && spec.is_reachable(),
+        look: one_page_touched,
+    },
+    Phase {
+        name: IN_USE,
+        applies: MappingSpec::is_reachable,
+        look: |guest, mapping| guest.witness_in_use(mapping),
+    },
+];
+
+/// The phase whose links are those of the report.
+const IN_USE: &str = "in use";
+
+/// Maps `spec` through `fd`, holds the mapping against its contract from then on
+/// until after munmap, and adds what was seen to `tally`.
+///
+/// # Errors
+/// [`HarnessError`] when that cannot be done. A mapping that is wrong is no error.
+pub(crate) fn check_mapping(
+    guest: &mut Guest,
+    fd: Fd,
+    spec: &MappingSpec,
+    name: String,
+    tally: &mut Tally,
+) -> Result<MappingReport, HarnessError> {
+    let mut course = Course {
+        report: MappingReport::new(name, spec),
+        tally: Tally::of_mapping(present_in_use(guest, spec)),
+    };
+    match guest.map(fd, spec)? {
+        Ok(mapping) => {
+            let sound = course.run(guest, &mapping)?;
+            let unmapped = guest.munmap(mapping.gva, spec.len_bytes())?;
+            needed(|| "munmap".into(), unmapped)?;
+            if sound {
+                course.look("after munmap", guest.witness(&mapping, &Presence::Nothing)?);
+            }
+        }
+        Err(refusal) => {
+            course.look("mmap", refused(spec, refusal));
+        }
+    }
+    tally.add(&course.tally);
+    Ok(course.report)
+}
+
+/// Pages that the contract wants to be there once all were touched.
+fn present_in_use(guest: &Guest, spec: &MappingSpec) -> u64 {
+    let contract = spec.contract(guest.plan(), &Presence::All);
+    let present = |one: &&Expected| matches!(one, Expected::Present { .. });
+    contract.iter().filter(present).count() as u64
+}
+
+/// A mapping's report as it grows, phase by phase.
+struct Course {
+    report: MappingReport,
+    tally: Tally,
+}
+
+impl Course {
+    /// Everything between mmap and munmap. Says whether all was well.
+    fn run(&mut self, guest: &mut Guest, mapping: &Mapping) -> Result<bool, HarnessError> {
+        for phase in &PHASES {
+            if !(phase.applies)(&mapping.spec) {
+                continue;
+            }
+            let judged = (phase.look)(guest, mapping)?;
+            if phase.name == IN_USE {
+                self.tally.links.add(&judged.links);
+                self.report.links = judged.links;
+            }
+            if !self.look(phase.name, judged) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Notes a look at the mapping. Says whether to go on.
+    fn look(&mut self, name: &'static str, judged: Judged) -> bool {
+        let verdict = Verdict::of(judged.mismatch.is_none());
+        self.report.phases.push(PhaseReport {
+            name,
+            present: judged.present,
+            absent: judged.absent,
+            verdict,
+        });
+        self.tally.note(&judged);
+        if let Some(mismatch) = judged.mismatch {
+            self.report.verdict = Verdict::Fail;
+            self.report.failed_phase = Some(name);
+            self.report.mismatch = Some(mismatch);
+            return false;
+        }
+        true
+    }
+}
+
+fn before_touch(guest: &mut Guest, mapping: &Mapping) -> Result<Judged, HarnessError> {
+    guest.witness(mapping, &mapping.spec.before_touch())
+}
+
+fn one_page_touched(guest: &mut Guest, mapping: &Mapping) -> Result<Judged, HarnessError> {
+    let middle = mapping.spec.npages / 2;
+    if let Some(gva) = mapping.page_gva(middle) {
+        // A load that faults leaves the page absent, which the walk then finds.
+        let _ = guest.load(gva, PAGE_SIZE, 1)?;
+    }
+    let only = mapping.after_touch(&BTreeSet::from([middle]));
+    guest.witness(mapping, &only)
+}
+
+/// A driver that refuses what the contract grants.
+fn refused(spec: &MappingSpec, refusal: Refusal) -> Judged {
+    Judged {
+        mismatch: Some(Mismatch {
+            link: Link::Contract,
+            page: 0,
+            gva: String::new(),
+            expected: format!("mmap maps {} pages", spec.npages),
+            found: refusal.to_string(),
+            guest_walk: Vec::new(),
+            host: Vec::new(),
+        }),
+        ..Judged::default()
+    }
+}
+
+impl MappingReport {
+    fn new(name: String, spec: &MappingSpec) -> Self {
+        Self {
+            name,
+            file: spec.file.name.clone(),
+            strategy: spec.file.strategy.clone(),
+            pages: spec.npages,
+            links: Links::default(),
+            verdict: Verdict::Pass,
+            phases: Vec::new(),
+            failed_phase: None,
+            mismatch: None,
+        }
+    }
+}

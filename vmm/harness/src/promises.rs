@@ -1,0 +1,340 @@
+//! The part of the standard check that holds the later life of a mapping against
+//! its contract: mprotect, mremap, fork, stores to a private mapping.
+
+use std::sync::Arc;
+
+use addr::PAGE_SIZE;
+use contract::{Access, Answer, FileContract, Fork, RangeContract};
+use wire::{OpenMode, Prot, Sharing};
+use witness::Mismatch;
+
+use crate::answers::look_at_granted;
+use crate::error::HarnessError;
+use crate::guest::Guest;
+use crate::mapping::{Mapping, MappingSpec, Presence};
+use crate::observe::Judged;
+use crate::outcome::{Outcome, Refusal};
+use crate::report::{PromiseReport, Verdict};
+use crate::steps::{close, needed, open};
+
+/// Pages of a mapping that promises are tried on, where the file lets it be so short.
+const TRIED_NPAGES: u64 = 13;
+
+/// Tries everything that `file` promises of its mappings' later life.
+///
+/// # Errors
+/// [`HarnessError`] when that cannot be done.
+pub(crate) fn check_promises(
+    guest: &mut Guest,
+    file: &Arc<FileContract>,
+) -> Result<Vec<PromiseReport>, HarnessError> {
+    let mut reports = Vec::new();
+    for range in &file.ranges {
+        let mut on_range = OnRange {
+            guest: &mut *guest,
+            file,
+            range,
+            reports: &mut reports,
+        };
+        on_range.rights_not_had()?;
+        on_range.rights_of_the_open_file()?;
+        on_range.rights_raised()?;
+        on_range.rights_lowered()?;
+        on_range.growth()?;
+        on_range.fork()?;
+        on_range.private_stores()?;
+    }
+    Ok(reports)
+}
+
+/// What became of a promise.
+struct Kept {
+    expected: String,
+    found: String,
+    good: bool,
+    mismatch: Option<Mismatch>,
+}
+
+impl Kept {
+    /// What the kernel had to answer, and what it did.
+    fn answered(expected: Refusal, answer: Outcome<()>) -> Self {
+        Self {
+            expected: expected.to_string(),
+            good: answer == Err(expected),
+            found: match answer {
+                Ok(()) => "it is granted".into(),
+                Err(refusal) => refusal.to_string(),
+            },
+            mismatch: None,
+        }
+    }
+
+    /// What must be there, and the first look that found something else.
+    fn looked(expected: &str, looks: impl IntoIterator<Item = Judged>) -> Self {
+        let mismatch = looks.into_iter().find_map(|judged| judged.mismatch);
+        Self {
+            expected: expected.into(),
+            good: mismatch.is_none(),
+            found: match &mismatch {
+                None => expected.into(),
+                Some(mismatch) => mismatch.found.clone(),
+            },
+            mismatch,
+        }
+    }
+
+    /// A step that had to work and did not.
+    fn refused(expected: &str, refusal: Refusal) -> Self {
+        Self {
+            expected: expected.into(),
+            found: refusal.to_string(),
+            good: false,
+            mismatch: None,
+        }
+    }
+}
+
+/// What is done to a mapping, and what came of it.
+type Deed<'a> = dyn FnMut(&mut Guest, &Mapping) -> Result<Kept, HarnessError> + 'a;
+
+/// The promises about one range of a file.
+struct OnRange<'a> {
+    guest: &'a mut Guest,
+    file: &'a Arc<FileContract>,
+    range: &'a RangeContract,
+    reports: &'a mut Vec<PromiseReport>,
+}
+
+impl OnRange<'_> {
+    /// No mprotect gives a mapping rights that the range does not have.
+    fn rights_not_had(&mut self) -> Result<(), HarnessError> {
+        let Access { write, exec, .. } = self.range.access;
+        let beyond = [
+            (!write, "mprotect to PROT_WRITE", Prot::READ_WRITE),
+            (!exec, "mprotect to PROT_EXEC", READ_EXEC),
+        ];
+        for (_, name, prot) in beyond.into_iter().filter(|(wanting, ..)| *wanting) {
+            self.raise(name, OpenMode::ReadWrite, prot)?;
+        }
+        Ok(())
+    }
+
+    /// No mprotect gives a mapping rights that its open file does not have.
+    fn rights_of_the_open_file(&mut self) -> Result<(), HarnessError> {
+        if !self.range.access.write {
+            return Ok(());
+        }
+        let name = "mprotect to PROT_WRITE, by a file open for reading";
+        self.raise(name, OpenMode::ReadOnly, Prot::READ_WRITE)
+    }
+
+    /// Asks for rights that must not be had.
+    fn raise(&mut self, name: &str, mode: OpenMode, prot: Prot) -> Result<(), HarnessError> {
+        let Some(spec) = self.granted(Prot::READ, Sharing::Shared, mode) else {
+            return Ok(());
+        };
+        let refusal = Refusal::Errno(libc::EACCES);
+        self.keep(name, &spec, mode, &mut |guest, mapping| {
+            let raised = guest.mprotect(mapping.gva, mapping.spec.len_bytes(), prot)?;
+            Ok(Kept::answered(refusal, raised))
+        })
+    }
+
+    /// Rights that the range has can be had later, and reach the tables.
+    fn rights_raised(&mut self) -> Result<(), HarnessError> {
+        let most = self.most();
+        let Some(spec) = self.granted(Prot::READ, Sharing::Shared, OpenMode::ReadWrite) else {
+            return Ok(());
+        };
+        if !most.write && !most.exec {
+            return Ok(());
+        }
+        let name = "mprotect to all rights that it may have";
+        self.keep(name, &spec, OpenMode::ReadWrite, &mut |guest, mapping| {
+            let before = guest.witness_in_use(mapping)?;
+            Ok(match protected(guest, mapping, most)? {
+                Ok(raised) => Kept::looked(PAGES, [before, guest.witness_in_use(&raised)?]),
+                Err(refusal) => Kept::refused(PAGES, refusal),
+            })
+        })
+    }
+
+    /// Rights that are taken away are gone from the tables, and can be given back.
+    fn rights_lowered(&mut self) -> Result<(), HarnessError> {
+        let most = self.most();
+        let Some(spec) = self.granted(most, Sharing::Shared, OpenMode::ReadWrite) else {
+            return Ok(());
+        };
+        let name = "mprotect to PROT_READ, to PROT_NONE and back";
+        self.keep(name, &spec, OpenMode::ReadWrite, &mut |guest, mapping| {
+            let mut looks = vec![guest.witness_in_use(mapping)?];
+            for prot in [Prot::READ, Prot::NONE, most] {
+                match protected(guest, mapping, prot)? {
+                    Ok(now) => {
+                        looks.push(guest.witness(&now, &Presence::All)?);
+                        looks.push(guest.witness_in_use(&now)?);
+                    }
+                    Err(refusal) => return Ok(Kept::refused(PAGES, refusal)),
+                }
+            }
+            Ok(Kept::looked(PAGES, looks))
+        })
+    }
+
+    /// No mremap makes a mapping longer.
+    fn growth(&mut self) -> Result<(), HarnessError> {
+        let most = self.most();
+        let Some(spec) = self.granted(most, Sharing::Shared, OpenMode::ReadWrite) else {
+            return Ok(());
+        };
+        let refusal = Refusal::Errno(self.file.growth.raw());
+        let name = "mremap to one page more";
+        self.keep(name, &spec, OpenMode::ReadWrite, &mut |guest, mapping| {
+            let len_bytes = mapping.spec.len_bytes();
+            let longer = len_bytes.saturating_add(PAGE_SIZE);
+            match guest.mremap(mapping.gva, len_bytes, longer, true)? {
+                Err(found) => Ok(Kept::answered(refusal, Err(found))),
+                Ok(gva) => {
+                    let mut grown = mapping.clone();
+                    grown.gva = gva;
+                    grown.spec.npages += 1;
+                    let mismatch = look_at_granted(guest, &grown)?;
+                    needed(|| "munmap".into(), guest.munmap(gva, longer)?)?;
+                    Ok(Kept {
+                        mismatch,
+                        ..Kept::answered(refusal, Ok(()))
+                    })
+                }
+            }
+        })
+    }
+
+    /// A child has of a mapping what is promised, and takes nothing from its parent.
+    fn fork(&mut self) -> Result<(), HarnessError> {
+        let most = self.most();
+        let Some(spec) = self.granted(most, Sharing::Shared, OpenMode::ReadWrite) else {
+            return Ok(());
+        };
+        let inherits = self.file.fork;
+        self.keep("fork", &spec, OpenMode::ReadWrite, &mut |guest, mapping| {
+            let mut looks = vec![guest.witness_in_use(mapping)?];
+            needed(|| "fork".into(), guest.fork()?)?;
+            let at_first = match inherits {
+                Fork::Pages => Presence::All,
+                Fork::OnTouch | Fork::Nothing => Presence::Nothing,
+            };
+            looks.push(guest.witness(mapping, &at_first)?);
+            if inherits != Fork::Nothing {
+                looks.push(guest.witness_in_use(mapping)?);
+            }
+            needed(|| "the child's exit".into(), guest.exit_child(0)?)?;
+            looks.push(guest.witness(mapping, &Presence::All)?);
+            looks.push(guest.witness_in_use(mapping)?);
+            Ok(Kept::looked(PAGES, looks))
+        })
+    }
+
+    /// What is stored to a private mapping never reaches the device.
+    fn private_stores(&mut self) -> Result<(), HarnessError> {
+        let Some(spec) = self.granted(Prot::READ_WRITE, Sharing::Private, OpenMode::ReadWrite)
+        else {
+            return Ok(());
+        };
+        let name = "stores to a MAP_PRIVATE mapping";
+        self.keep(name, &spec, OpenMode::ReadWrite, &mut |guest, mapping| {
+            let expected = "they reach no page of the device";
+            let npages = mapping.spec.npages;
+            let stored = guest.store(mapping.gva, PAGE_SIZE, (0..npages).collect())?;
+            if let Err(refusal) = stored {
+                return Ok(Kept::refused(expected, refusal));
+            }
+            let reached = guest.first_disturbed();
+            Ok(Kept {
+                expected: expected.into(),
+                good: reached.is_none(),
+                found: match reached {
+                    None => expected.into(),
+                    Some(page) => format!("{} has changed", guest.plan().name(page)),
+                },
+                mismatch: None,
+            })
+        })
+    }
+
+    /// The most that a shared mapping of this range may do.
+    fn most(&self) -> Prot {
+        let Access { read, write, exec } = self.range.access;
+        Prot { read, write, exec }
+    }
+
+    /// A mapping of some pages of this range, or else of all of them, that the file
+    /// grants; `None` when it grants neither.
+    fn granted(&self, prot: Prot, sharing: Sharing, mode: OpenMode) -> Option<MappingSpec> {
+        let of_length = |npages| MappingSpec {
+            npages,
+            prot,
+            sharing,
+            ..MappingSpec::whole(self.file, self.range)
+        };
+        let short = self.range.npages.min(TRIED_NPAGES);
+        [short, self.range.npages]
+            .map(of_length)
+            .into_iter()
+            .find(|spec| self.file.predict(&spec.request(mode)) == Answer::Maps)
+    }
+
+    /// Tries one promise on a mapping of its own and reports what came of it.
+    fn keep(
+        &mut self,
+        name: &str,
+        spec: &MappingSpec,
+        mode: OpenMode,
+        deed: &mut Deed<'_>,
+    ) -> Result<(), HarnessError> {
+        let fd = open(self.guest, &self.file.path, mode)?;
+        let kept = match self.guest.map(fd, spec)? {
+            Ok(mapping) => {
+                let kept = deed(self.guest, &mapping)?;
+                let unmapped = self.guest.munmap(mapping.gva, spec.len_bytes())?;
+                needed(|| "munmap".into(), unmapped)?;
+                kept
+            }
+            Err(refusal) => Kept::refused(&format!("mmap maps {} pages", spec.npages), refusal),
+        };
+        close(self.guest, fd)?;
+        let Kept {
+            expected,
+            found,
+            good,
+            mismatch,
+        } = kept;
+        self.reports.push(PromiseReport {
+            name: format!("{}: {name}", self.file.name),
+            expected,
+            found,
+            verdict: Verdict::of(good),
+            mismatch,
+        });
+        Ok(())
+    }
+}
+
+const READ_EXEC: Prot = Prot {
+    exec: true,
+    ..Prot::READ
+};
+
+/// What is expected of a look.
+const PAGES: &str = "each page as in the contract";
+
+/// The mapping after an mprotect of all of it.
+fn protected(
+    guest: &mut Guest,
+    mapping: &Mapping,
+    prot: Prot,
+) -> Result<Outcome<Mapping>, HarnessError> {
+    let answer = guest.mprotect(mapping.gva, mapping.spec.len_bytes(), prot)?;
+    let mut now = mapping.clone();
+    now.spec.prot = prot;
+    Ok(answer.map(|()| now))
+}
