@@ -103,6 +103,15 @@ impl<'vm> Evidence<'vm> {
         PageEvidence { seen, ..found }
     }
 
+    /// Whether the second-level tables that were looked at are still those of the VM.
+    /// Where they are not, all that was found so far is to be found anew.
+    pub fn is_current(&self) -> bool {
+        match &self.second_level {
+            Ok(tables) => tables.are_in_force(),
+            Err(_) => true,
+        }
+    }
+
     fn second_level(&self, gpa: Gpa) -> Result<Entry, String> {
         let tables = self.second_level.as_ref().map_err(Clone::clone)?;
         tables.page(gpa).map_err(|error| chain(&error))
