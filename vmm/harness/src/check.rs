@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use addr::PAGE_SIZE;
-use witness::{Link, Links, Mismatch};
+use witness::second_level::LiveTables;
+use witness::{Leaves, Link, Links, Mismatch};
 
 use crate::error::HarnessError;
 use crate::guest::{Guest, MODULE_NAME};
@@ -14,7 +15,7 @@ use crate::outcome::Refusal;
 use crate::own_driver;
 use crate::refusals::check_refusals;
 use crate::report::{
-    GuestReport, HostReport, MappingReport, PhaseReport, Report, Unwitnessed, Verdict,
+    GuestReport, HostReport, LeavesReport, MappingReport, PhaseReport, Report, Unwitnessed, Verdict,
 };
 use crate::steps::{needed, open};
 
@@ -63,7 +64,10 @@ pub fn check(guest: &mut Guest, options: CheckOptions) -> Result<Report, Harness
     };
     Ok(Report {
         verdict,
-        host: options.host,
+        host: HostReport {
+            second_level_levels: second_level_levels(guest),
+            ..options.host
+        },
         guest: GuestReport {
             kernel: guest.kernel_release().to_owned(),
             paging_levels: if cr4 & CR4_LA57 == 0 { 4 } else { 5 },
@@ -152,6 +156,7 @@ fn check_mapping(
             strategy: spec.file.strategy.clone(),
             pages: spec.npages,
             links: Links::default(),
+            leaves: Vec::new(),
             verdict: Verdict::Pass,
             phases: Vec::new(),
             failed_phase: None,
@@ -222,7 +227,18 @@ fn walk_through(
     course.tally.present += in_use.present;
     course.tally.links.add(&in_use.links);
     course.report.links = in_use.links;
+    let alike = |(leaves, pages): (&Leaves, &u64)| LeavesReport {
+        pages: *pages,
+        leaves: leaves.clone(),
+    };
+    course.report.leaves = in_use.leaves.iter().map(alike).collect();
     Ok(course.look("in use", in_use))
+}
+
+/// Levels of the second-level tables, where they can be read.
+fn second_level_levels(guest: &Guest) -> Option<u8> {
+    let tables = LiveTables::of(guest.vm()).ok()?;
+    Some(tables.root().top.number())
 }
 
 fn unload(guest: &mut Guest) -> Result<(), HarnessError> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use addr::PAGE_SIZE;
 use witness::judge::{PageVerdict, judge_page};
 use witness::stamp::{IDENTITY, LAST, Loaded, SLOT, Seen};
-use witness::{DevicePage, Evidence, Expected, Link, Links, Mismatch};
+use witness::{DevicePage, Evidence, Expected, Leaves, Link, Links, Mismatch};
 
 use crate::error::HarnessError;
 use crate::guest::Guest;
@@ -30,6 +30,8 @@ pub struct Judged {
     pub mismatch: Option<Mismatch>,
     /// Links that could not be heard, with the reason.
     pub unwitnessed: BTreeMap<Link, String>,
+    /// How the pages that were to be present are mapped, and how many so.
+    pub leaves: BTreeMap<Leaves, u64>,
 }
 
 impl Guest {
@@ -98,6 +100,9 @@ impl Guest {
             let (verdict, unheard) = judge_page(self.plan(), self.stamps(), page, expected, &found);
             judged.unwitnessed.extend(unheard);
             judged.add(expected, verdict);
+            if let Some(leaves) = Leaves::of(&found).filter(|_| device_page.is_some()) {
+                *judged.leaves.entry(leaves).or_default() += 1;
+            }
         }
         Ok(evidence.is_current().then_some(judged))
     }

@@ -30,6 +30,8 @@ pub struct PageEvidence {
     /// What the second-level tables have for the gpa that the walk found, or why
     /// that cannot be told.
     pub second_level: Option<Result<Entry, String>>,
+    /// The vCPU caches memory at all.
+    pub caches: bool,
     /// What the guest saw there.
     pub seen: Option<Seen>,
 }
@@ -89,6 +91,7 @@ impl<'vm> Evidence<'vm> {
                 slot_frame,
                 device_frame,
                 second_level: gpa.map(|gpa| self.second_level(gpa)),
+                caches: self.tables.caches(),
                 seen: None,
             }
         };
