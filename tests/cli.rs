@@ -73,6 +73,24 @@ fn the_good_driver_passes_with_every_page_of_every_window() {
             assert_eq!(one["pages"], npages);
             assert_eq!(one["verdict"], "pass");
             assert_eq!(one["mismatch"], Value::Null);
+            let leaves = one["leaves"].as_array().expect("leaves");
+            let pages: u64 = leaves
+                .iter()
+                .filter_map(|kind| kind["pages"].as_u64())
+                .sum();
+            assert_eq!(pages, one["pages"]);
+            for kind in leaves {
+                assert_eq!(kind["asked"], "UC-");
+                assert_eq!(kind["second_level"], "WB");
+                // EPT may let KVM override the guest; NPT cannot.
+                let overrides = kind["ignore_pat"] == true;
+                let in_effect = if overrides { "WB" } else { "UC" };
+                assert_eq!(kind["in_effect"], in_effect, "{kind}");
+                assert!(
+                    kind["second_level_page_bytes"].as_u64() >= Some(4096),
+                    "{kind}"
+                );
+            }
         }
     }
     assert!(
@@ -80,6 +98,8 @@ fn the_good_driver_passes_with_every_page_of_every_window() {
             .as_str()
             .is_some_and(|it| it.starts_with("7."))
     );
+    let deep = &report["host"]["second_level_levels"];
+    assert!(*deep == 4 || *deep == 5, "{}", report["host"]);
     assert!(["kvm", "soft-npt"].contains(&report["host"]["kind"].as_str().expect("a kind")));
 }
 
@@ -148,6 +168,11 @@ fn a_second_level_that_cannot_be_read_leaves_five_links_and_a_reason() {
     let report = json(&output);
     assert_eq!(output.status.code(), Some(0), "{report:#}");
     assert_eq!(report["links"]["second_level"], 0, "never counted");
+    let leaves = &report["mappings"][0]["leaves"][0];
+    assert_eq!(leaves["asked"], "UC-");
+    for unknown in ["second_level", "second_level_page_bytes", "in_effect"] {
+        assert_eq!(leaves[unknown], Value::Null, "{leaves}");
+    }
     assert_eq!(report["links"]["stamp"], report["pages_checked"]);
     let unwitnessed = report["unwitnessed"].as_array().expect("a list");
     assert_eq!(unwitnessed.len(), 1, "{unwitnessed:?}");

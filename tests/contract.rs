@@ -31,7 +31,9 @@ fn report(
     let options = CheckOptions {
         host: HostReport {
             kind: "this one".into(),
+            kernel: "any".into(),
             second_level: "any".into(),
+            second_level_levels: None,
         },
         driver_variant: "good".into(),
         vcpus: 1,

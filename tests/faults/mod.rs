@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::fd::{IntoRawFd, OwnedFd};
 
-use addr::{Hva, PAGE_SIZE};
+use addr::{Gpa, Hva, PAGE_SIZE};
 use harness::Guest;
-use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
+use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VmFd};
 use monitor::{MemSlot, Vm};
 
@@ -31,19 +31,37 @@ impl KvmSlot {
 
     /// Takes the slot away from KVM.
     pub fn remove(&self, vm: &Vm) {
-        self.set(vm, 0, self.hva(), false);
+        self.set(vm, 0, self.hva(), 0);
     }
 
     /// Takes it away and gives it back with other memory or other rights.
     pub fn replace(&self, vm: &Vm, hva: Hva, read_only: bool) {
         self.remove(vm);
-        self.set(vm, self.0.len_bytes, hva, read_only);
+        let flags = if read_only { KVM_MEM_READONLY } else { 0 };
+        self.set(vm, self.0.len_bytes, hva, flags);
     }
 
-    fn set(&self, vm: &Vm, len_bytes: u64, hva: Hva, read_only: bool) {
+    /// Makes KVM note which of its pages are stored to.
+    pub fn log_dirty(&self, vm: &Vm) {
+        self.set(vm, self.0.len_bytes, self.hva(), KVM_MEM_LOG_DIRTY_PAGES);
+    }
+
+    /// Gives KVM one more slot, far above all others.
+    pub fn add_another(vm: &Vm, memory: Memory) {
+        let slot = MemSlot {
+            id: 100,
+            base: Gpa::new(1 << 34),
+            len_bytes: PAGE_SIZE,
+            hva: memory.hva(),
+            ..vm.memslots()[0]
+        };
+        Self(slot).set(vm, slot.len_bytes, slot.hva, 0);
+    }
+
+    fn set(&self, vm: &Vm, len_bytes: u64, hva: Hva, flags: u32) {
         let region = kvm_userspace_memory_region {
             slot: self.0.id,
-            flags: if read_only { KVM_MEM_READONLY } else { 0 },
+            flags,
             guest_phys_addr: self.0.base.raw(),
             memory_size: len_bytes,
             userspace_addr: hva.raw(),

@@ -100,9 +100,13 @@ fn host_report(options: &CheckArgs) -> anyhow::Result<HostReport> {
         Probe::Usable { second_level, .. } => second_level.to_string(),
         other => return Err(anyhow!("KVM cannot run a guest here: {other}")),
     };
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     Ok(HostReport {
         kind: choice.inside.unwrap_or(choice.kind).to_string(),
+        kernel: kernel.trim_end().to_owned(),
         second_level,
+        // The check finds it out.
+        second_level_levels: None,
     })
 }
 

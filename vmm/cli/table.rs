@@ -1,12 +1,13 @@
 //! A report as a person reads it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{Attribute, Cell, CellAlignment, Color, Table};
 use harness::report::{FileReport, PromiseReport, RefusalReport};
 use harness::{Report, Verdict};
-use witness::{Link, Mismatch};
+use witness::{Leaves, Link, Mismatch};
 
 /// The whole report, in colours if `colour`.
 pub fn render(report: &Report, colour: bool) -> String {
@@ -19,9 +20,14 @@ pub fn render(report: &Report, colour: bool) -> String {
 fn write_report(text: &mut String, report: &Report, colour: bool) -> std::fmt::Result {
     writeln!(
         text,
-        "host {} (second level: {}), guest Linux {}, {}-level tables, {} vCPU{}, driver {}",
+        "host {} (Linux {}, second level: {}{}), guest Linux {}, {}-level tables, {} vCPU{}, driver {}",
         report.host.kind,
+        report.host.kernel,
         report.host.second_level,
+        match report.host.second_level_levels {
+            Some(levels) => format!(" of {levels} levels"),
+            None => String::new(),
+        },
         report.guest.kernel,
         report.guest.paging_levels,
         report.guest.vcpus,
@@ -35,6 +41,7 @@ fn write_report(text: &mut String, report: &Report, colour: bool) -> std::fmt::R
             write_mismatch(text, &format!("{}, {phase}", mapping.name), mismatch)?;
         }
     }
+    write_leaves(text, report)?;
     write_refusals(text, &report.refusals)?;
     write_promises(text, &report.promises)?;
     for line in &report.kernel_complaints {
@@ -121,6 +128,18 @@ fn write_mismatch(text: &mut String, subject: &str, mismatch: &Mismatch) -> std:
     }
     for line in &mismatch.host {
         writeln!(text, "  host      {line}")?;
+    }
+    Ok(())
+}
+
+/// What the driver asks for, and what becomes of it.
+fn write_leaves(text: &mut String, report: &Report) -> std::fmt::Result {
+    let mut alike: BTreeMap<&Leaves, u64> = BTreeMap::new();
+    for leaves in report.mappings.iter().flat_map(|mapping| &mapping.leaves) {
+        *alike.entry(&leaves.leaves).or_default() += leaves.pages;
+    }
+    for (leaves, pages) in alike {
+        writeln!(text, "memory type of {pages} pages: {leaves}")?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use contract::FileContract;
 use wire::OpenMode;
+use witness::second_level::LiveTables;
 
 use crate::answers::check_answers;
 use crate::course::check_mapping;
@@ -61,7 +62,10 @@ pub fn check(
     };
     Ok(Report {
         verdict,
-        host: options.host,
+        host: HostReport {
+            second_level_levels: second_level_levels(guest),
+            ..options.host
+        },
         guest: GuestReport {
             kernel: guest.kernel_release().to_owned(),
             paging_levels: if cr4 & CR4_LA57 == 0 { 4 } else { 5 },
@@ -144,4 +148,10 @@ fn check_file(guest: &mut Guest, file: &Arc<FileContract>) -> Result<Found, Harn
     found.promises = check_promises(guest, file)?;
     found.files = vec![found.sums(file)];
     Ok(found)
+}
+
+/// Levels of the second-level tables, where they can be read.
+fn second_level_levels(guest: &Guest) -> Option<u8> {
+    let tables = LiveTables::of(guest.vm()).ok()?;
+    Some(tables.root().top.number())
 }

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use addr::PAGE_SIZE;
 use wire::Fd;
-use witness::{Expected, Link, Links, Mismatch};
+use witness::{Expected, Leaves, Link, Links, Mismatch};
 
 use crate::error::HarnessError;
 use crate::guest::Guest;
 use crate::mapping::{Mapping, MappingSpec, Presence};
 use crate::observe::Judged;
 use crate::outcome::Refusal;
-use crate::report::{MappingReport, PhaseReport, Verdict};
+use crate::report::{LeavesReport, MappingReport, PhaseReport, Verdict};
 use crate::steps::needed;
 use crate::tally::Tally;
 
@@ -105,6 +105,7 @@ impl Course {
             if phase.name == IN_USE {
                 self.tally.links.add(&judged.links);
                 self.report.links = judged.links;
+                self.report.leaves = judged.leaves.iter().map(alike).collect();
             }
             if !self.look(phase.name, judged) {
                 return Ok(false);
@@ -130,6 +131,13 @@ impl Course {
             return false;
         }
         true
+    }
+}
+
+fn alike((leaves, pages): (&Leaves, &u64)) -> LeavesReport {
+    LeavesReport {
+        pages: *pages,
+        leaves: leaves.clone(),
     }
 }
 
@@ -171,6 +179,7 @@ impl MappingReport {
             strategy: spec.file.strategy.clone(),
             pages: spec.npages,
             links: Links::default(),
+            leaves: Vec::new(),
             verdict: Verdict::Pass,
             phases: Vec::new(),
             failed_phase: None,

@@ -84,6 +84,15 @@ pub enum HarnessError {
         /// How often it was tried.
         attempts: u64,
     },
+    /// KVM exchanged the second-level tables at every look.
+    #[error(
+        "KVM exchanged the VM's second-level tables during each of {looks} looks: something \
+         else changes its memslots"
+    )]
+    Restless {
+        /// How often it was tried.
+        looks: usize,
+    },
     /// The host's frames are needed and cannot be read.
     #[error("host frames of the device's windows")]
     HostFrames(#[from] PagemapError),

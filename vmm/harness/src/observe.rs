@@ -6,11 +6,15 @@ use addr::PAGE_SIZE;
 use wire::Sharing;
 use witness::judge::{PageVerdict, judge_page};
 use witness::stamp::{IDENTITY, LAST, Loaded, SLOT, Seen};
-use witness::{DevicePage, Evidence, Expected, Link, Links, Mismatch};
+use witness::{DevicePage, Evidence, Expected, Leaves, Link, Links, Mismatch};
 
 use crate::error::HarnessError;
 use crate::guest::Guest;
 use crate::mapping::{Mapping, Presence};
+
+/// Looks at a mapping while KVM exchanges the VM's second-level tables. It does so after
+/// a change of memslots, and nobody changes those over and over.
+const LOOKS: usize = 4;
 
 /// What became of a mapping's pages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub struct Judged {
     pub mismatch: Option<Mismatch>,
     /// Links that could not be heard, with the reason.
     pub unwitnessed: BTreeMap<Link, String>,
+    /// How the pages that were to be present are mapped, and how many so.
+    pub leaves: BTreeMap<Leaves, u64>,
 }
 
 impl Guest {
@@ -63,8 +69,23 @@ impl Guest {
         contract: &[Expected],
         seen: Option<Vec<Seen>>,
     ) -> Result<Judged, HarnessError> {
+        for _ in 0..LOOKS {
+            if let Some(judged) = self.look(mapping, contract, seen.as_deref())? {
+                return Ok(judged);
+            }
+        }
+        Err(HarnessError::Restless { looks: LOOKS })
+    }
+
+    /// One look at every page, or `None` when KVM exchanged the tables meanwhile.
+    fn look(
+        &self,
+        mapping: &Mapping,
+        contract: &[Expected],
+        seen: Option<&[Seen]>,
+    ) -> Result<Option<Judged>, HarnessError> {
         let evidence = Evidence::of(self.vm())?;
-        let mut seen = seen.map(Vec::into_iter);
+        let mut seen = seen.map(|seen| seen.iter().cloned());
         let mut judged = Judged::default();
         for (page, expected) in (0..).zip(contract) {
             let Some(gva) = mapping.page_gva(page) else {
@@ -80,8 +101,11 @@ impl Guest {
             let (verdict, unheard) = judge_page(self.plan(), self.stamps(), page, expected, &found);
             judged.unwitnessed.extend(unheard);
             judged.add(expected, verdict);
+            if let Some(leaves) = Leaves::of(&found).filter(|_| device_page.is_some()) {
+                *judged.leaves.entry(leaves).or_default() += 1;
+            }
         }
-        Ok(judged)
+        Ok(evidence.is_current().then_some(judged))
     }
 
     /// What the guest sees through each page of the mapping, and where what it

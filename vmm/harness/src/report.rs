@@ -1,7 +1,7 @@
 //! What a check found, as data: the JSON document, and what the table is drawn from.
 
 use serde::Serialize;
-use witness::{Link, Links, Mismatch};
+use witness::{Leaves, Link, Links, Mismatch};
 
 /// Outcome of a mapping or of a whole check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -27,8 +27,12 @@ impl Verdict {
 pub struct HostReport {
     /// `kvm` or `soft-npt`.
     pub kind: String,
+    /// `uname -r`.
+    pub kernel: String,
     /// `ept`, `npt` or `none`.
     pub second_level: String,
+    /// Levels of its tables, 4 or 5; `None` where they could not be read.
+    pub second_level_levels: Option<u8>,
 }
 
 /// The guest.
@@ -77,6 +81,8 @@ pub struct MappingReport {
     pub pages: u64,
     /// Pages witnessed by each link while the mapping was in use.
     pub links: Links,
+    /// How they were mapped then at both levels, with the memory type in effect.
+    pub leaves: Vec<LeavesReport>,
     /// Outcome over all phases.
     pub verdict: Verdict,
     /// Every look at it.
@@ -85,6 +91,16 @@ pub struct MappingReport {
     pub failed_phase: Option<&'static str>,
     /// The first page that is not what it must be.
     pub mismatch: Option<Mismatch>,
+}
+
+/// Pages that are mapped alike.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LeavesReport {
+    /// How many.
+    pub pages: u64,
+    /// How.
+    #[serde(flatten)]
+    pub leaves: Leaves,
 }
 
 /// A request that the driver must refuse.

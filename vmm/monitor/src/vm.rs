@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use addr::Gpa;
-use kvm_bindings::{kvm_regs, kvm_sregs};
+use kvm_bindings::{KVM_CAP_PRE_FAULT_MEMORY, kvm_regs, kvm_sregs};
 use kvm_ioctls::{Kvm, VmFd};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -189,6 +189,13 @@ impl Vm {
     /// [`VmError::Config`] before the first doorbell.
     pub fn vcpu_descriptor(&self) -> Result<RawFd, VmError> {
         Ok(self.frozen_vcpu()?.fd().as_raw_fd())
+    }
+
+    /// Whether KVM maps guest memory without an access of the guest, as Linux does
+    /// from 6.11 on.
+    pub fn can_prefault(&self) -> bool {
+        let capability = u64::from(KVM_CAP_PRE_FAULT_MEMORY);
+        self.vm.check_extension_raw(capability) > 0
     }
 
     /// Makes KVM map guest memory in its second-level tables, as an access of the

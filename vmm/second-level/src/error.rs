@@ -37,6 +37,12 @@ pub enum Error {
          CONFIG_PROC_KCORE that is not locked down (/sys/kernel/security/lockdown)"
     )]
     OpenKcore(#[source] io::Error),
+    /// The kernel was told to keep its memory to itself.
+    #[error(
+        "this kernel is locked down (confidentiality), and shows its memory to nobody: start \
+         it without `lockdown=confidentiality`, or choose a software host"
+    )]
+    LockedDown(#[source] io::Error),
     /// Its headers make no sense.
     #[error("/proc/kcore is no ELF core file")]
     KcoreHeaders(#[source] object::read::Error),

@@ -1,6 +1,6 @@
 //! /proc/kcore: the kernel's memory as an ELF core file.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 
@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::memory::{HostMemory, ReadError};
 
 const PATH: &str = "/proc/kcore";
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 /// Bytes of an ELF64 file header.
 const FILE_HEADER_BYTES: usize = 64;
 /// Most program headers that ELF can count without an extension, at 56 bytes each.
@@ -50,7 +51,7 @@ impl Kcore {
     /// # Errors
     /// [`Error::OpenKcore`] or [`Error::KcoreHeaders`].
     pub fn open() -> Result<Self, Error> {
-        let file = File::open(PATH).map_err(Error::OpenKcore)?;
+        let file = File::open(PATH).map_err(why_not)?;
         let headers = read_headers(&file).map_err(Error::OpenKcore)?;
         let segments = segments(&headers).map_err(Error::KcoreHeaders)?;
         Ok(Self { file, segments })
@@ -92,6 +93,21 @@ impl HostMemory for Kcore {
             one.physical?.checked_add(offset).map(Hpa::new)
         })
     }
+}
+
+/// Root is refused as anybody else is where the kernel is locked down.
+fn why_not(error: io::Error) -> Error {
+    let lockdown = fs::read_to_string(LOCKDOWN).unwrap_or_default();
+    if error.kind() == io::ErrorKind::PermissionDenied && is_confidential(&lockdown) {
+        Error::LockedDown(error)
+    } else {
+        Error::OpenKcore(error)
+    }
+}
+
+/// The mode in force stands in brackets (security/lockdown/lockdown.c).
+fn is_confidential(lockdown: &str) -> bool {
+    lockdown.contains("[confidentiality]")
 }
 
 fn read_headers(file: &File) -> io::Result<Vec<u8>> {
@@ -147,6 +163,13 @@ mod tests {
         assert_eq!(at(0xffff_8880_0000_1ff9, 8), None);
         assert_eq!(at(0xffff_887f_ffff_fff8, 8), None);
         assert_eq!(at(u64::MAX, usize::MAX), None);
+    }
+
+    #[test]
+    fn only_the_mode_in_force_locks_the_memory_away() {
+        assert!(is_confidential("none integrity [confidentiality]\n"));
+        assert!(!is_confidential("none [integrity] confidentiality\n"));
+        assert!(!is_confidential(""));
     }
 
     #[test]

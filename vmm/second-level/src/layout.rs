@@ -81,6 +81,10 @@ pub(crate) struct Layout {
     /// `kvm_vcpu.arch.mmu`
     pub vcpu_mmu: Field,
     pub kvm_mm: Field,
+    /// `kvm.memslots[0]`, those of the address space that guests use outside of SMM.
+    pub kvm_memslots: Field,
+    /// `kvm_memslots.generation`
+    pub memslots_generation: Field,
     /// `kvm_mmu.root.hpa`, once `root_hpa`
     pub mmu_root: Field,
     /// `kvm_mmu.root_role.level`
@@ -122,6 +126,8 @@ impl Layout {
             vcpu_kvm: types.field("kvm_vcpu", &["kvm"])?,
             vcpu_mmu: types.field("kvm_vcpu", &["arch", "mmu"])?,
             kvm_mm: types.field("kvm", &["mm"])?,
+            kvm_memslots: types.field("kvm", &["memslots"])?,
+            memslots_generation: types.field("kvm_memslots", &["generation"])?,
             mmu_root: types
                 .field("kvm_mmu", &["root", "hpa"])
                 .or_else(|_| types.field("kvm_mmu", &["root_hpa"]))?,
@@ -152,7 +158,8 @@ struct Place {
 struct Types<'b>(&'b Btf);
 
 impl Types<'_> {
-    /// The member that `path` leads to from a structure of this name.
+    /// The member that `path` leads to from a structure of this name; of an array, its
+    /// first element.
     fn field(&self, structure: &'static str, path: &[&str]) -> Result<Field, Error> {
         self.candidates(structure)
             .iter()
@@ -187,6 +194,9 @@ impl Types<'_> {
                 bit_offset: place.bit_offset.checked_add(below.bit_offset)?,
                 ..below
             };
+        }
+        if let Type::Array(array) = &place.kind {
+            place.kind = self.plain(array)?;
         }
         let width_bits = match (place.width_bits, &place.kind) {
             (Some(width), _) => width,
@@ -224,9 +234,9 @@ impl Types<'_> {
         })
     }
 
-    /// The type of a member without typedefs and qualifiers.
-    fn plain(&self, member: &Member) -> Option<Type> {
-        let mut kind = self.0.resolve_chained_type(member).ok()?;
+    /// The type of a member or an element without typedefs and qualifiers.
+    fn plain(&self, of: &dyn BtfType) -> Option<Type> {
+        let mut kind = self.0.resolve_chained_type(of).ok()?;
         for _ in 0..MOST_NESTED {
             let chained: &dyn BtfType = match &kind {
                 Type::Typedef(it) => it,

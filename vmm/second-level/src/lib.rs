@@ -87,14 +87,8 @@ impl Host {
     /// [`RootError`]; [`RootError::is_passing`] tells whether KVM will have a root
     /// once the guest has run.
     pub fn tables(&self, vcpu_fd: RawFd) -> Result<Tables<'_, Kcore>, RootError> {
-        let mut attempt = 1;
-        loop {
-            match self.root(vcpu_fd) {
-                Ok(root) => return Ok(Tables::new(&self.memory, &self.processor, root)?),
-                Err(error) if attempt >= ATTEMPTS || !error.may_be_a_race() => return Err(error),
-                Err(_) => attempt += 1,
-            }
-        }
+        let root = self.root(vcpu_fd)?;
+        Ok(Tables::new(&self.memory, &self.processor, root)?)
     }
 
     /// The root that this vCPU uses now.
@@ -102,6 +96,16 @@ impl Host {
     /// # Errors
     /// As [`Host::tables`].
     pub fn root(&self, vcpu_fd: RawFd) -> Result<Root, RootError> {
+        let mut attempt = 1;
+        loop {
+            match self.look(vcpu_fd) {
+                Err(error) if attempt < ATTEMPTS && error.may_be_a_race() => attempt += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn look(&self, vcpu_fd: RawFd) -> Result<Root, RootError> {
         let vcpu = find::vcpu(&self.memory, &self.layout, &self.symbols, vcpu_fd)?;
         root::of_vcpu(&self.memory, &self.layout, vcpu)
     }

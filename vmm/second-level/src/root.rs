@@ -23,6 +23,10 @@ pub struct Root {
     /// It stands in KVM's list of TDP roots. False where KVM runs without its TDP
     /// MMU and keeps no such list.
     pub listed: bool,
+    /// KVM's count of changes to the VM's memslots at that time. With another one,
+    /// these tables are not those of the VM any more, even if their root came to lie
+    /// where the old one lay.
+    pub memslots_generation: u64,
 }
 
 /// A vCPU in the kernel's memory, with its VM.
@@ -51,11 +55,19 @@ pub(crate) fn of_vcpu<M: HostMemory>(
         levels => return Err(RootError::Levels { levels }),
     };
     let table = Hpa::new(table).page_base();
+    let slots = read(memory, layout.kvm_memslots, vcpu.kvm, "kvm.memslots")?;
+    let generation = layout.memslots_generation;
+    let memslots_generation = read(memory, generation, slots, "kvm_memslots.generation")?;
     let listed = match layout.roots {
         Some(_) => is_listed(memory, layout, vcpu.kvm, table)?,
         None => false,
     };
-    Ok(Root { table, top, listed })
+    Ok(Root {
+        table,
+        top,
+        listed,
+        memslots_generation,
+    })
 }
 
 /// Looks the root up in `kvm.arch.tdp_mmu_roots`. False when there is no list.

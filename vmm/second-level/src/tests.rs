@@ -69,6 +69,8 @@ fn layout() -> Layout {
         vcpu_kvm: field(1),
         vcpu_mmu: field(2),
         kvm_mm: field(5),
+        kvm_memslots: field(7),
+        memslots_generation: field(3),
         mmu_root: field(1),
         mmu_level: field(2),
         mmu_direct: field(3),
@@ -95,6 +97,7 @@ const KVM: u64 = 0x30_0000;
 const MMU: u64 = 0x40_0000;
 const PAGE: u64 = 0x50_0000;
 const FILE: u64 = 0x60_0000;
+const SLOTS: u64 = 0xa0_0000;
 
 /// A process whose descriptor 3 is a vCPU with a root in force.
 fn right() -> Memory {
@@ -119,6 +122,8 @@ fn right() -> Memory {
     memory.set(VCPU, layout.vcpu_kvm, KVM);
     memory.set(VCPU, layout.vcpu_mmu, MMU);
     memory.set(KVM, layout.kvm_mm, 0xaa);
+    memory.set(KVM, layout.kvm_memslots, SLOTS);
+    memory.set(SLOTS, layout.memslots_generation, 12);
     memory.set(MMU, layout.mmu_root, ROOT);
     memory.set(MMU, layout.mmu_level, 5);
     memory.set(MMU, layout.mmu_direct, 1);
@@ -142,8 +147,13 @@ fn the_root_is_found_through_every_structure() {
         table: Hpa::new(ROOT),
         top: Level::Pgd,
         listed: true,
+        memslots_generation: 12,
     };
     assert_eq!(found(&right()), Ok(expected));
+    // A root that comes to lie where an earlier one lay is another one.
+    let mut memory = right();
+    memory.set(SLOTS, layout().memslots_generation, 14);
+    assert_ne!(found(&memory), Ok(expected));
 }
 
 #[test]

@@ -14,9 +14,11 @@ impl Translation<Hpa> {
     ///
     /// Under EPT that is final: its type stands in for the MTRRs', which have no
     /// say (SDM volume 3C, "Memory Type Used for Translated Guest-Physical
-    /// Addresses"). Under NPT it holds for memory that the host's MTRRs call
-    /// write-back, as they do all RAM, and for nested entries of type write-back,
-    /// the only ones that KVM makes.
+    /// Addresses"). Under NPT the nested entry's type and the host's MTRRs have a say
+    /// too (APM volume 2, "Combining Memory Types, MTRRs"). Where both are write-back
+    /// the guest's type is left, and that is the case which is answered here: KVM
+    /// makes no other nested entries, and Linux gives up RAM that the MTRRs do not
+    /// call write-back (arch/x86/kernel/cpu/mtrr/cleanup.c).
     ///
     /// `None` when `guest` is no type, or where neither manual's rule above applies.
     pub fn type_in_effect(&self, guest: MemoryType) -> Option<MemoryType> {

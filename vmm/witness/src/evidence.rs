@@ -30,6 +30,8 @@ pub struct PageEvidence {
     /// What the second-level tables have for the gpa that the walk found, or why
     /// that cannot be told.
     pub second_level: Option<Result<Entry, String>>,
+    /// The vCPU caches memory at all.
+    pub caches: bool,
     /// What the guest saw there.
     pub seen: Option<Seen>,
 }
@@ -89,6 +91,7 @@ impl<'vm> Evidence<'vm> {
                 slot_frame,
                 device_frame,
                 second_level: gpa.map(|gpa| self.second_level(gpa)),
+                caches: self.tables.caches(),
                 seen: None,
             }
         };
@@ -101,6 +104,15 @@ impl<'vm> Evidence<'vm> {
             found = look();
         }
         PageEvidence { seen, ..found }
+    }
+
+    /// Whether the second-level tables that were looked at are still those of the VM.
+    /// Where they are not, all that was found so far is to be found anew.
+    pub fn is_current(&self) -> bool {
+        match &self.second_level {
+            Ok(tables) => tables.are_in_force(),
+            Err(_) => true,
+        }
     }
 
     fn second_level(&self, gpa: Gpa) -> Result<Entry, String> {

@@ -5,6 +5,9 @@ use addr::{Gpa, Gva};
 use monitor::{Vm, VmError};
 use walk::{GuestTables, TableRead, Translation, UnsupportedMode, WalkError};
 
+/// SDM volume 3A, "Control Registers".
+const CR0_CD: u64 = 1 << 30;
+
 /// A table entry that names memory which the guest does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no memslot backs {0}")]
@@ -28,6 +31,7 @@ pub enum TablesError {
 pub struct FrozenTables<'vm> {
     memory: GuestMemory<'vm>,
     tables: GuestTables,
+    cr0: u64,
 }
 
 struct GuestMemory<'vm>(&'vm Vm);
@@ -51,7 +55,13 @@ impl<'vm> FrozenTables<'vm> {
         Ok(Self {
             memory: GuestMemory(vm),
             tables: GuestTables::new(&regs)?,
+            cr0: regs.cr0,
         })
+    }
+
+    /// Whether the vCPU caches memory at all (CR0.CD clear).
+    pub fn caches(&self) -> bool {
+        self.cr0 & CR0_CD == 0
     }
 
     /// Walks for one address.

@@ -97,6 +97,13 @@ impl<'vm> LiveTables<'vm> {
         self.entry(gpa, BroughtIn::Already)
     }
 
+    /// Whether the vCPU still uses them, and its VM has the memslots that it had. When
+    /// it does not, nothing that they said is evidence.
+    pub fn are_in_force(&self) -> bool {
+        let now = self.vm.vcpu_descriptor().ok().zip(host().ok());
+        now.is_some_and(|(fd, host)| host.root(fd) == Ok(self.root()))
+    }
+
     /// What they have for `gpa`. A page that is not there is brought in, with what
     /// follows it in its memslot.
     ///
@@ -111,6 +118,10 @@ impl<'vm> LiveTables<'vm> {
             .iter()
             .find(|slot| slot.translate(gpa).is_some());
         match slot {
+            Some(_) if absent && !self.vm.can_prefault() => Ok(Entry {
+                brought_in: BroughtIn::Unsupported(NO_PREFAULT.into()),
+                ..found
+            }),
             Some(slot) if absent => self.bring_in(gpa, slot),
             _ => Ok(found),
         }
@@ -160,8 +171,11 @@ fn current(vm: &Vm) -> Result<Tables<'static, Kcore>, TablesError> {
     Ok(host()?.tables(vm.vcpu_descriptor()?)?)
 }
 
-/// Before Linux 6.11 there is no such call; under shadow paging it is refused; and
-/// it may not come to an end.
+/// Said of a page that no access of the guest has brought in on such a kernel.
+const NO_PREFAULT: &str =
+    "this kernel's KVM maps nothing without one (KVM_PRE_FAULT_MEMORY, from Linux 6.11 on)";
+
+/// Under shadow paging the call is refused, and it may not come to an end.
 fn lacks_prefault(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::TimedOut
         || matches!(

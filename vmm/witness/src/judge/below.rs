@@ -98,26 +98,16 @@ fn describe_leaf(found: &Translation<Hpa>) -> String {
     text
 }
 
-/// The walk, entry by entry, and what becomes of the memory type that the guest
-/// asks for.
-pub(super) fn lines(entry: &Entry, asked: Option<MemoryType>) -> Vec<String> {
+/// The walk, entry by entry.
+pub(super) fn lines(entry: &Entry) -> Vec<String> {
     let steps = match &entry.walked {
         Ok(found) => Some(&found.steps),
         Err(error) => error.steps(),
     };
-    let found = entry.walked.as_ref().ok();
-    let effective = found.zip(asked).and_then(|(found, asked)| {
-        let effective = found.type_in_effect(asked)?;
-        let below = found.memory_type;
-        Some(format!(
-            "memory type: {asked} by the guest, {below} by the second level: {effective}"
-        ))
-    });
     steps
         .into_iter()
         .flat_map(Steps::iter)
         .map(|step| format!("second {step}"))
         .chain([format!("second level -> {}", describe(entry))])
-        .chain(effective)
         .collect()
 }

@@ -6,6 +6,7 @@ mod below;
 mod content;
 mod fixture;
 mod host;
+mod leaves;
 mod walks;
 
 use addr::{Gpa, Level, Pfn};
@@ -247,7 +248,8 @@ fn a_mismatch_shows_every_step_of_both_walks_and_both_frames() {
             "second level 2 entry 0x88 at hpa 0x3440: 0x0000000000009067",
             "second level 1 entry 0x5 at hpa 0x9028: 0x0000000080015067",
             "second level -> pfn 0x80015, writable, WB, a page of 4 KiB",
-            "memory type: UC- by the guest, WB by the second level: UC",
+            "memory type: UC- by the guest (4 KiB pages), WB by the second level (4 KiB pages): UC in \
+             effect",
         ]
     );
 }

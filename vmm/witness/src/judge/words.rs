@@ -5,6 +5,7 @@ use walk::{Steps, Translation};
 
 use super::{Judge, Wanted, below};
 use crate::contract::{Access, DevicePage};
+use crate::leaf::Leaves;
 use crate::memslot::Hit;
 
 /// The rights of user space that a translation grants if it is one for user space.
@@ -97,8 +98,10 @@ impl Judge<'_> {
             lines.push(format!("host frame of the expected page: pfn {pfn}"));
         }
         if let Some(Ok(entry)) = &self.evidence.second_level {
-            let asked = self.evidence.walked.as_ref().ok();
-            lines.extend(below::lines(entry, asked.map(|found| found.memory_type)));
+            lines.extend(below::lines(entry));
+        }
+        if let Some(leaves) = Leaves::of(self.evidence) {
+            lines.push(format!("memory type: {leaves}"));
         }
         lines
     }

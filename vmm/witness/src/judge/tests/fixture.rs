@@ -163,7 +163,11 @@ impl Nested {
             gib_pages: true,
             encryption_bit: None,
         };
-        let tables = SecondLevel::npt(&regs).expect("a root");
+        self.through(SecondLevel::npt(&regs).expect("a root"))
+    }
+
+    /// As a walk of another format reads it.
+    pub fn through(&self, tables: SecondLevel) -> Entry {
         let walked = tables.walk(self, Gpa::new(self.gpa));
         let raw = match &walked {
             Ok(found) => found.steps.last().map(|step| step.raw),
@@ -203,6 +207,8 @@ pub struct Case {
     pub device_frame: Option<Result<Pfn, FrameError>>,
     pub second_level: Option<Result<Entry, String>>,
     pub seen: Option<Seen>,
+    /// CR0.CD is clear.
+    pub caches: bool,
 }
 
 pub const STAMPS: Stamps = Stamps::new(7);
@@ -245,6 +251,7 @@ impl Case {
                 loaded: Ok(loaded(page)),
                 stored: access.write.then(|| Ok(vec![page])),
             }),
+            caches: true,
         }
     }
 
@@ -261,6 +268,7 @@ impl Case {
             device_frame: None,
             second_level: None,
             seen: None,
+            caches: true,
         }
     }
 
@@ -272,6 +280,7 @@ impl Case {
             slot_frame: self.slot_frame,
             device_frame: self.device_frame,
             second_level: self.second_level,
+            caches: self.caches,
             seen: self.seen,
         };
         (self.expected, evidence)
