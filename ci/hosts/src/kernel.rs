@@ -23,11 +23,13 @@ const MODULES: [&str; 3] = [
     "kernel/arch/x86/kvm/kvm.ko",
     "kernel/arch/x86/kvm/kvm-amd.ko",
 ];
+/// Of soft-ept's, the last one is another.
+const INTEL: &str = "kernel/arch/x86/kvm/kvm-intel.ko";
 /// In the cache entry: the kernel, and the name of its package.
 const KERNEL: &str = "vmlinuz";
 const ORIGIN: &str = "package.txt";
 /// Changes when what is made of the package changes.
-const RECIPE: &str = "1: vmlinuz and uncompressed irqbypass, kvm, kvm-amd";
+const RECIPE: &str = "2: vmlinuz and uncompressed irqbypass, kvm, kvm-amd, kvm-intel";
 
 /// A kernel to boot the software host with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +38,10 @@ pub struct StockKernel {
     pub origin: String,
     /// bzImage.
     pub image: PathBuf,
-    /// Modules in the order of loading.
+    /// Modules in the order of loading, for an AMD CPU.
     pub modules: Vec<PathBuf>,
+    /// Modules in the order of loading, for an Intel CPU.
+    pub intel_modules: Vec<PathBuf>,
 }
 
 /// Why there is no kernel.
@@ -105,6 +109,9 @@ fn in_entry(entry: &Path) -> StockKernel {
         origin: origin.trim_end().to_owned(),
         image: entry.join(KERNEL),
         modules: MODULES.map(|module| entry.join(file_name(module))).into(),
+        intel_modules: [MODULES[0], MODULES[1], INTEL]
+            .map(|module| entry.join(file_name(module)))
+            .into(),
     }
 }
 
@@ -167,7 +174,7 @@ fn unpack(package: &Path, dir: &Path) -> Result<(), Error> {
         .iter()
         .find_map(|folder| only_entry(folder, "6.").ok())
         .ok_or_else(|| wrong("it holds no modules".to_owned()))?;
-    for module in MODULES {
+    for module in MODULES.into_iter().chain([INTEL]) {
         take_module(&modules.join(module), &dir.join(file_name(module))).map_err(wrong)?;
     }
     let remove = |path: &Path, result: io::Result<()>| {
