@@ -168,6 +168,17 @@ pub fn write(entries: &[Entry], out: &Path) -> Result<(), Error> {
     replace(out, |to| archive(entries, out, to))
 }
 
+/// Writes `entries`, and the folders above them, into `file` from its position on.
+///
+/// # Errors
+/// [`Error`], with the path that is at fault.
+pub fn write_into(entries: &[Entry], file: &File) -> Result<(), Error> {
+    let out = Path::new("in memory");
+    let mut to = BufWriter::new(file);
+    archive(entries, out, &mut to)?;
+    to.flush().map_err(archive_error("write", out))
+}
+
 /// Writes `base` and after it `entries` as a second archive, so that `out` adds to
 /// or replaces what `base` holds. The kernel unpacks both, in this order.
 ///

@@ -15,7 +15,7 @@ use witness::Link;
 Exit status: 0 everything is as it must be; 1 something is not; 2 it could not be checked.
 
 Environment:
-  MAPWITNESS_HOST    host to run on: kvm, soft-npt or auto (the default)
+  MAPWITNESS_HOST    host to run on: kvm, soft-npt, soft-ept or auto (the default)
   MAPWITNESS_CACHE   cache folder instead of mapwitness in the user's cache folder
   MAPWITNESS_SOURCE  source tree of mapwitness, when it has moved since the build"
 )]
@@ -43,7 +43,7 @@ pub struct CheckArgs {
     /// Print one JSON document on standard output, and nothing else there
     #[arg(long)]
     pub json: bool,
-    /// Host to run on: kvm, soft-npt or auto
+    /// Host to run on: kvm, soft-npt, soft-ept or auto
     #[arg(long, value_name = "HOST")]
     pub host: Option<Wish>,
     /// End with status 2 unless this link was witnessed for every page: contract,

@@ -48,6 +48,7 @@ fn carry(options: &CheckArgs) -> anyhow::Result<i32> {
     let progress = Progress::stderr();
     let image = images::ensure(&options.driver_variant, &options.image, &progress)?;
     let images = Images::from([(options.driver_variant.clone(), image)]);
+    let files = images::files(&images);
     let mut environment = images::environment(&images)?;
     if std::io::stdout().is_terminal() {
         environment.push((COLOUR_VARIABLE.into(), "1".into()));
@@ -62,6 +63,7 @@ fn carry(options: &CheckArgs) -> anyhow::Result<i32> {
         owner: Owner::Current,
         consent: images::consent(options.image.yes),
         writable: Vec::new(),
+        files,
         environment,
         reruns: 1,
     };

@@ -3,11 +3,13 @@
 
 use std::error::Error;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use guest_images::handover::{self, Images};
 use guest_images::{GuestImage, Request};
+use hosts::Prepared;
 use provision::cache::Keep;
 use provision::{Consent, Progress};
 
@@ -59,8 +61,15 @@ pub fn environment(images: &Images) -> Result<Vec<(OsString, OsString)>, handove
     Ok(vec![(handover::VARIABLE.into(), value.into())])
 }
 
+/// The files of images that a carried process reads.
+pub fn files(images: &Images) -> Vec<PathBuf> {
+    let all = images.values();
+    all.flat_map(|image| [image.vmlinux.clone(), image.initramfs.clone()])
+        .collect()
+}
+
 /// Images for the integration tests, which boot them without building anything.
-pub fn for_tests(progress: &Progress) -> Result<Vec<(OsString, OsString)>, Box<dyn Error>> {
+pub fn for_tests(progress: &Progress) -> Result<Prepared, Box<dyn Error>> {
     let options = ImageArgs {
         kernel_src: None,
         yes: false,
@@ -69,7 +78,10 @@ pub fn for_tests(progress: &Progress) -> Result<Vec<(OsString, OsString)>, Box<d
     for variant in TESTED_VARIANTS {
         images.insert(variant.to_owned(), ensure(variant, &options, progress)?);
     }
-    Ok(environment(&images)?)
+    Ok(Prepared {
+        environment: environment(&images)?,
+        files: files(&images),
+    })
 }
 
 fn list() -> anyhow::Result<()> {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().skip(1).collect();
-    if let Some(status) = hosts::hidden_command(&arguments, &|_| Ok(Vec::new())) {
+    if let Some(status) = hosts::hidden_command(&arguments, &|_| Ok(hosts::Prepared::default())) {
         return u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from);
     }
     match arguments.first().and_then(|word| word.to_str()) {

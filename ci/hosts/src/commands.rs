@@ -3,14 +3,24 @@
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use provision::{Consent, Progress};
 
+use crate::init::World;
 use crate::{Options, Owner, init, keeper, run};
 
-/// What has to be there before a program is run, and what it is to be told of it.
-pub type Prepare<'a> = &'a dyn Fn(&Progress) -> Result<Vec<(OsString, OsString)>, Box<dyn Error>>;
+/// Brings together what has to be there before a program is run.
+pub type Prepare<'a> = &'a dyn Fn(&Progress) -> Result<Prepared, Box<dyn Error>>;
+
+/// What is there for a program.
+#[derive(Clone, Debug, Default)]
+pub struct Prepared {
+    /// Variables by which it is told.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Files that it reads.
+    pub files: Vec<PathBuf>,
+}
 
 /// A software host that breaks twice in a row is worth a look.
 const RERUNS: u32 = 1;
@@ -27,11 +37,12 @@ const NOT_RUN: i32 = 2;
 /// - `host-run [--for-parent] -- PROGRAM ARGUMENTS...` runs a program on the chosen
 ///   host; with `--for-parent` a software host is kept for the calling process.
 /// - `host-keep RUN_DIR` is a keeper.
-/// - `host-init` is a software host's process 1.
+/// - `host-init` is process 1 of soft-npt, `host-init-packed` that of soft-ept.
 pub fn hidden_command(arguments: &[OsString], prepare: Prepare<'_>) -> Option<i32> {
     let (command, rest) = arguments.split_first()?;
     match (command.to_str()?, rest) {
-        ("host-init", []) => Some(init::main()),
+        ("host-init", []) => Some(init::main(World::Shared)),
+        (init::PACKED_COMMAND, []) => Some(init::main(World::Packed)),
         ("host-keep", [run_dir]) => Some(keeper::main(Path::new(run_dir))),
         ("host-run", [parent, dashes, argv @ ..]) if parent == "--for-parent" && dashes == "--" => {
             Some(host_run(argv, Owner::Parent, prepare))
@@ -45,13 +56,14 @@ pub fn hidden_command(arguments: &[OsString], prepare: Prepare<'_>) -> Option<i3
 
 fn host_run(argv: &[OsString], owner: Owner, prepare: Prepare<'_>) -> i32 {
     let progress = Progress::stderr();
-    let ran = prepare(&progress).and_then(|environment| {
+    let ran = prepare(&progress).and_then(|prepared| {
         let options = Options {
             wish: None,
             owner,
             consent: Consent::Ask,
             writable: Vec::new(),
-            environment,
+            environment: prepared.environment,
+            files: prepared.files,
             reruns: RERUNS,
         };
         Ok(run(argv, &options, &progress)?)

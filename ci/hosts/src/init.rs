@@ -4,6 +4,7 @@
 //! orphans; when the server ends, the machine goes down.
 
 mod mounts;
+pub(crate) mod packed;
 mod port;
 mod process;
 mod server;
@@ -34,16 +35,41 @@ const SETTINGS: [(&str, &str); 5] = [
     ("kernel/core_pattern", "|/bin/false"),
 ];
 
-/// Entry point of `host-init`; never returns as process 1.
-pub fn main() -> i32 {
-    if !getpid().is_init() {
-        return server_main();
+/// What the software host's root file system is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum World {
+    /// The outer machine's, through virtiofs, for any number of programs.
+    Shared,
+    /// What was packed for one program, in memory.
+    Packed,
+}
+
+impl World {
+    /// The hidden command that enters it.
+    pub(crate) const fn command(self) -> &'static str {
+        match self {
+            Self::Shared => "host-init",
+            Self::Packed => PACKED_COMMAND,
+        }
     }
-    let error = match first_process() {
+}
+
+/// Entry point of [`World::Packed`].
+pub(crate) const PACKED_COMMAND: &str = "host-init-packed";
+
+/// Entry point of process 1 and of its server; never returns as process 1.
+pub fn main(world: World) -> i32 {
+    if !getpid().is_init() {
+        return server_main(world);
+    }
+    let error = match first_process(world) {
         Ok(status) => format!("its server ended: {}", ExitStatus::from_raw(status)),
         Err(error) => error.to_string(),
     };
     eprintln!("mapwitness: {error}");
+    if world == World::Packed {
+        packed::switch_off();
+    }
     rustix::fs::sync();
     match reboot(RebootCommand::PowerOff) {
         Ok(()) => 0,
@@ -52,12 +78,17 @@ pub fn main() -> i32 {
     }
 }
 
-fn first_process() -> io::Result<i32> {
-    mounts::mount_all()?;
+fn first_process(world: World) -> io::Result<i32> {
+    match world {
+        World::Shared => mounts::mount_all()?,
+        World::Packed => mounts::mount_in_packed()?,
+    }
     use_console()?;
     settings();
     // Not by its name, which may lie below the fresh /tmp by now.
-    let server = Command::new("/proc/self/exe").arg("host-init").spawn()?;
+    let server = Command::new("/proc/self/exe")
+        .arg(world.command())
+        .spawn()?;
     let server = i32::try_from(server.id()).ok();
     loop {
         match wait(WaitOptions::empty()) {
@@ -103,12 +134,16 @@ fn settings() {
     }
 }
 
-fn server_main() -> i32 {
+fn server_main(world: World) -> i32 {
     // The server must not outlive process 1, nor be of use without it.
     if set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
         return 1;
     }
-    match server::serve() {
+    let served = match world {
+        World::Shared => server::serve(),
+        World::Packed => packed::serve(),
+    };
+    match served {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("mapwitness: {error}");

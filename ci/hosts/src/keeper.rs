@@ -23,6 +23,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use crate::messages::{FromHost, FromRunner, receive};
 use crate::rundir;
 use config::Config;
+pub(crate) use console::explain_ending;
 use desk::{Desk, Event};
 use machine::Machine;
 pub(crate) use machine::PORT_NAME;

@@ -25,11 +25,14 @@ const MODULES: [&str; 3] = [
     "kernel/arch/x86/kvm/kvm.ko",
     "kernel/arch/x86/kvm/kvm-amd.ko",
 ];
+/// Of soft-ept's, the last one is another.
+const INTEL: &str = "kernel/arch/x86/kvm/kvm-intel.ko";
 /// In the cache entry: the kernel, and the name of its package.
 const KERNEL: &str = "vmlinuz";
 const ORIGIN: &str = "package.txt";
 /// Changes when what is made of the package changes.
-const RECIPE: &str = "2: vmlinuz, uncompressed irqbypass, kvm, kvm-amd, and early user space";
+const RECIPE: &str =
+    "3: vmlinuz, uncompressed irqbypass, kvm, kvm-amd, kvm-intel, and early user space";
 /// In the cache entry: early user space, where the kernel needs one.
 const EARLY: &str = "early.cpio";
 
@@ -40,10 +43,12 @@ pub struct StockKernel {
     pub origin: String,
     /// bzImage.
     pub image: PathBuf,
-    /// Modules in the order of loading.
+    /// Modules in the order of loading, for an AMD CPU.
     pub modules: Vec<PathBuf>,
     /// Early user space, where the kernel cannot reach its root file system by itself.
     pub initramfs: Option<PathBuf>,
+    /// Modules in the order of loading, for an Intel CPU.
+    pub intel_modules: Vec<PathBuf>,
 }
 
 /// Why there is no kernel.
@@ -134,6 +139,9 @@ fn in_entry(known: &Known, entry: &Path) -> StockKernel {
         image: entry.join(KERNEL),
         modules: MODULES.map(|module| entry.join(file_name(module))).into(),
         initramfs: (!known.early_modules.is_empty()).then(|| entry.join(EARLY)),
+        intel_modules: [MODULES[0], MODULES[1], INTEL]
+            .map(|module| entry.join(file_name(module)))
+            .into(),
     }
 }
 
@@ -232,7 +240,7 @@ fn unpack(known: &Known, packages: &[PathBuf], dir: &Path) -> Result<(), Error> 
         .or_else(|_| only_entry(&modules, "vmlinuz"))
         .map_err(wrong)?;
     rename(&image, &dir.join(KERNEL))?;
-    for module in MODULES {
+    for module in MODULES.into_iter().chain([INTEL]) {
         take_module(&modules.join(module), &dir.join(file_name(module))).map_err(wrong)?;
     }
     if !known.early_modules.is_empty() {

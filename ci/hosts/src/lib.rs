@@ -39,9 +39,10 @@ pub mod probe;
 mod run;
 mod rundir;
 mod select;
+pub mod soft_ept;
 mod virtiofsd;
 
-pub use commands::hidden_command;
+pub use commands::{Prepared, hidden_command};
 pub use needs::needs;
 pub use owner::Owner;
 pub use probe::{Probe, SecondLevel, Vendor, probe};

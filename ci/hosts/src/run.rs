@@ -16,7 +16,9 @@ use crate::kernel::{self, StockKernel};
 use crate::needs::{self, QEMU};
 use crate::owner::{Owner, Process};
 use crate::select::{Choice, HostKind, SelectError, Wish, choose};
-use crate::{rundir, virtiofsd};
+use crate::{rundir, soft_ept, virtiofsd};
+
+pub(crate) use client::put_out;
 
 /// How to run a program.
 #[derive(Clone, Debug)]
@@ -30,6 +32,9 @@ pub struct Options {
     /// Folders that the program may write, besides the working directory, its own
     /// build folder and the cache.
     pub writable: Vec<PathBuf>,
+    /// Files that the program reads besides its libraries: a host that shares no file
+    /// system with this machine gets them, and no others.
+    pub files: Vec<PathBuf>,
     /// Variables that the program gets besides this process's own.
     pub environment: Vec<(OsString, OsString)>,
     /// How often the program is run again from its start, on a new software host, when
@@ -68,6 +73,9 @@ pub enum RunError {
     /// The environment asks for a CPU that is not there.
     #[error(transparent)]
     Cpu(#[from] cpu::UnknownLevels),
+    /// What soft-ept is made of is missing.
+    #[error(transparent)]
+    SoftEpt(#[from] soft_ept::Error),
     /// A program is missing although its package is there.
     #[error("{0} is not installed; install the packages {list}", list = package_list())]
     Program(&'static str),
@@ -138,31 +146,54 @@ pub fn run(argv: &[OsString], options: &Options, progress: &Progress) -> Result<
         .process()
         .map_err(doing("look up the process to keep a host for"))?;
     let choice = choose(options.wish)?;
-    if choice.kind == HostKind::Kvm {
-        announce(&choice, owner);
-        let source = std::process::Command::new(program)
-            .args(arguments)
-            .envs(
-                options
-                    .environment
-                    .iter()
-                    .map(|(name, value)| (name, value)),
-            )
-            .exec();
-        return Err(RunError::Start {
-            program: program.into(),
-            source,
-        });
+    match choice.kind {
+        HostKind::Kvm => {
+            announce(&choice, owner);
+            Err(run_in_place(program, arguments, options))
+        }
+        HostKind::SoftNpt => {
+            let cache = Cache::open()?;
+            let host = ensure(&cache, options.consent, progress)?;
+            announce(&choice, owner);
+            let writable = writable_folders(Path::new(program), &cache, &options.writable)?;
+            let command = command::build(argv, &options.environment, choice.kind, &writable)?;
+            with_reruns(options.reruns, progress, || {
+                let connection = client::connect(owner, &host)?;
+                client::converse(&connection, command.clone(), progress)
+            })
+        }
+        HostKind::SoftEpt => {
+            let parts = soft_ept::ensure(&Cache::open()?, options.consent, progress)?;
+            announce(&choice, owner);
+            let command = command::build(argv, &options.environment, choice.kind, &[])?;
+            with_reruns(options.reruns, progress, || {
+                soft_ept::run(&parts, argv, &command, options, progress)
+            })
+        }
     }
-    let cache = Cache::open()?;
-    let host = ensure(&cache, options.consent, progress)?;
-    announce(&choice, owner);
-    let writable = writable_folders(Path::new(program), &cache, &options.writable)?;
-    let command = command::build(argv, &options.environment, choice.kind, &writable)?;
-    let mut reruns = options.reruns;
+}
+
+/// The program takes the place of this process. Returns only when that fails.
+fn run_in_place(program: &OsString, arguments: &[OsString], options: &Options) -> RunError {
+    let environment = options.environment.iter();
+    let source = std::process::Command::new(program)
+        .args(arguments)
+        .envs(environment.map(|(name, value)| (name, value)))
+        .exec();
+    RunError::Start {
+        program: program.into(),
+        source,
+    }
+}
+
+/// Runs something again that was lost with its software host.
+fn with_reruns(
+    mut reruns: u32,
+    progress: &Progress,
+    run: impl Fn() -> Result<i32, RunError>,
+) -> Result<i32, RunError> {
     loop {
-        let connection = client::connect(owner, &host)?;
-        match client::converse(&connection, command.clone(), progress) {
+        match run() {
             Err(error @ RunError::HostLost(_)) if reruns > 0 => {
                 reruns -= 1;
                 progress.say(format!("mapwitness: {error}"));

@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use crate::probe::{Probe, probe};
 
-/// Chooses the host: `kvm`, `soft-npt` or `auto`.
+/// Chooses the host: `kvm`, `soft-npt`, `soft-ept` or `auto`.
 pub const HOST_VARIABLE: &str = "MAPWITNESS_HOST";
 /// Set for carried processes to the name of the software host around them.
 pub const INSIDE_VARIABLE: &str = "MAPWITNESS_INSIDE";
@@ -22,6 +22,8 @@ pub enum HostKind {
     Kvm,
     /// A stock kernel with kvm_amd in QEMU's software emulation.
     SoftNpt,
+    /// A stock kernel with kvm_intel in Bochs. Slower, and never chosen unasked.
+    SoftEpt,
 }
 
 impl HostKind {
@@ -30,6 +32,7 @@ impl HostKind {
         match self {
             Self::Kvm => "kvm",
             Self::SoftNpt => "soft-npt",
+            Self::SoftEpt => "soft-ept",
         }
     }
 }
@@ -52,7 +55,7 @@ pub enum Wish {
 
 /// The value names no host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{value}` names no host; use kvm, soft-npt or auto")]
+#[error("`{value}` names no host; use kvm, soft-npt, soft-ept or auto")]
 pub struct UnknownHost {
     /// What was given.
     pub value: String,
@@ -66,6 +69,7 @@ impl FromStr for Wish {
             "auto" => Ok(Self::Auto),
             "kvm" => Ok(Self::Only(HostKind::Kvm)),
             "soft-npt" => Ok(Self::Only(HostKind::SoftNpt)),
+            "soft-ept" => Ok(Self::Only(HostKind::SoftEpt)),
             _ => Err(UnknownHost {
                 value: value.to_owned(),
             }),
@@ -125,8 +129,8 @@ pub fn choose(wish: Option<Wish>) -> Result<Choice, SelectError> {
     };
     match wish {
         // A probe would tell nothing that matters here.
-        Wish::Only(HostKind::SoftNpt) => Ok(Choice {
-            kind: HostKind::SoftNpt,
+        Wish::Only(kind @ (HostKind::SoftNpt | HostKind::SoftEpt)) => Ok(Choice {
+            kind,
             reason: "it was asked for".to_owned(),
             inside: None,
         }),
@@ -180,7 +184,9 @@ fn decide(wish: Wish, probe: &Probe, frames_visible: bool) -> Result<Choice, Sel
         inside: None,
     };
     match wish {
-        Wish::Only(HostKind::SoftNpt) => Ok(choice(HostKind::SoftNpt, "it was asked for".into())),
+        Wish::Only(kind @ (HostKind::SoftNpt | HostKind::SoftEpt)) => {
+            Ok(choice(kind, "it was asked for".into()))
+        }
         Wish::Only(HostKind::Kvm) if !usable => Err(SelectError::KvmUnusable(probe.clone())),
         Wish::Only(HostKind::Kvm) => Ok(choice(HostKind::Kvm, probe.to_string())),
         Wish::Auto if usable && frames_visible => Ok(choice(HostKind::Kvm, probe.to_string())),
@@ -247,8 +253,9 @@ mod tests {
         assert_eq!(kind(kvm, &WORKS, false), Some(HostKind::Kvm));
         let error = decide(kvm, &FOREIGN, true).expect_err("unusable");
         assert!(error.to_string().contains("kvm_pvm"), "{error}");
-        let soft = Wish::Only(HostKind::SoftNpt);
-        assert_eq!(kind(soft, &WORKS, true), Some(HostKind::SoftNpt));
+        for soft in [HostKind::SoftNpt, HostKind::SoftEpt] {
+            assert_eq!(kind(Wish::Only(soft), &WORKS, true), Some(soft));
+        }
     }
 
     #[test]
@@ -256,7 +263,7 @@ mod tests {
         let error = "bochs".parse::<Wish>().expect_err("unknown");
         assert_eq!(
             error.to_string(),
-            "`bochs` names no host; use kvm, soft-npt or auto"
+            "`bochs` names no host; use kvm, soft-npt, soft-ept or auto"
         );
     }
 

@@ -34,11 +34,30 @@ const OPTIONAL: [(&str, &str, &str); 2] = [
     ("debugfs", "/sys/kernel/debug", ""),
 ];
 
+/// Mounts what a packed root file system has no folders for yet.
+pub fn mount_in_packed() -> io::Result<()> {
+    for (kind, place, options) in BEFORE_ROOT {
+        fs::create_dir_all(place)?;
+        mount_one(kind, place, options)?;
+    }
+    mount_rest()
+}
+
 /// Mounts everything; the root is read-only afterwards.
 pub fn mount_all() -> io::Result<()> {
     for (kind, place, options) in BEFORE_ROOT {
         mount_one(kind, place, options)?;
     }
+    mount_rest()?;
+    fs::create_dir_all(OUTER)?;
+    fs::set_permissions("/run/mapwitness", fs::Permissions::from_mode(0o700))?;
+    mount_bind("/", OUTER).map_err(|error| context(OUTER, error))?;
+    // This mount only: the view above stays writable.
+    mount_remount("/", MountFlags::BIND | MountFlags::RDONLY, c"")
+        .map_err(|error| context("/", error))
+}
+
+fn mount_rest() -> io::Result<()> {
     for (kind, place, options) in IN_NEW_FOLDERS {
         fs::create_dir_all(place)?;
         mount_one(kind, place, options)?;
@@ -48,12 +67,7 @@ pub fn mount_all() -> io::Result<()> {
             eprintln!("mapwitness: {error}");
         }
     }
-    fs::create_dir_all(OUTER)?;
-    fs::set_permissions("/run/mapwitness", fs::Permissions::from_mode(0o700))?;
-    mount_bind("/", OUTER).map_err(|error| context(OUTER, error))?;
-    // This mount only: the view above stays writable.
-    mount_remount("/", MountFlags::BIND | MountFlags::RDONLY, c"")
-        .map_err(|error| context("/", error))
+    Ok(())
 }
 
 fn mount_one(kind: &str, place: &str, options: &str) -> io::Result<()> {

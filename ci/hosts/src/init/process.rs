@@ -23,6 +23,7 @@ const EXIT_UNKNOWN: i32 = 255;
 pub struct Window {
     /// Bytes left; `None` when nobody takes them any more.
     left: Mutex<Option<u32>>,
+    is_limited: bool,
     changed: Condvar,
 }
 
@@ -30,18 +31,28 @@ impl Default for Window {
     fn default() -> Self {
         Self {
             left: Mutex::new(Some(WINDOW_LEN_BYTES)),
+            is_limited: true,
             changed: Condvar::new(),
         }
     }
 }
 
 impl Window {
+    /// For a reader that takes everything at once.
+    pub fn without_limit() -> Self {
+        Self {
+            is_limited: false,
+            ..Self::default()
+        }
+    }
+
     /// Waits until `len_bytes` may be sent; false when they should be dropped.
     fn take(&self, len_bytes: u32) -> bool {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             match *left {
                 None => return false,
+                Some(_) if !self.is_limited => return true,
                 Some(bytes) if bytes >= len_bytes => {
                     *left = Some(bytes - len_bytes);
                     return true;
@@ -205,6 +216,14 @@ mod tests {
         });
         window.give_back(u32::MAX);
         assert!(window.take(WINDOW_LEN_BYTES));
+    }
+
+    #[test]
+    fn a_window_without_limit_lets_nobody_wait() {
+        let window = Window::without_limit();
+        assert!(window.take(u32::MAX) && window.take(u32::MAX));
+        window.close();
+        assert!(!window.take(1));
     }
 
     #[test]

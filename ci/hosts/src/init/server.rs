@@ -25,7 +25,10 @@ pub fn serve() -> io::Result<()> {
     let Some(ToHost::Setup { modules }) = receive(&mut port)? else {
         return Err(io::Error::other("the keeper did not say what to load"));
     };
-    let readiness = match prepare(&modules) {
+    let modules = modules
+        .iter()
+        .map(|module| mounts::outer(Path::new(OsStr::from_bytes(module))));
+    let readiness = match prepare(modules) {
         Ok(()) => FromHost::Ready,
         Err(error) => FromHost::Unusable(error.to_string()),
     };
@@ -59,7 +62,7 @@ pub fn serve() -> io::Result<()> {
 }
 
 /// Until the line ends, and the host with it.
-fn say_alive(line: Arc<Line>) {
+pub(super) fn say_alive(line: Arc<Line>) {
     thread::spawn(move || {
         while line.send(&FromHost::Alive).is_ok() {
             thread::sleep(ALIVE_EVERY);
@@ -73,9 +76,8 @@ fn lookup(windows: &Windows, session: u64) -> Option<Arc<Window>> {
 }
 
 /// Loads the modules and sees that this really is a host.
-fn prepare(modules: &[Vec<u8>]) -> io::Result<()> {
-    for module in modules {
-        let path = mounts::outer(Path::new(OsStr::from_bytes(module)));
+pub(super) fn prepare(modules: impl IntoIterator<Item = PathBuf>) -> io::Result<()> {
+    for path in modules {
         let context =
             |error: io::Error| io::Error::other(format!("cannot load {}: {error}", path.display()));
         let file = File::open(&path).map_err(context)?;

@@ -31,13 +31,8 @@ pub fn explain(run_dir: &Path, reason: &str, qemu_status: Option<&str>) -> Strin
         ("its console", rundir::CONSOLE),
         ("QEMU and virtiofsd", rundir::LOG),
     ] {
-        let lines = tail(&run_dir.join(name)).unwrap_or_default();
-        if !lines.is_empty() {
-            let _ = write!(text, "\nlast lines of {title}:");
-            for line in lines {
-                let _ = write!(text, "\n  | {line}");
-            }
-        }
+        let end = tail(&run_dir.join(name)).unwrap_or_default();
+        append_last_lines(&mut text, title, &end);
     }
     if !geteuid().is_root() {
         text.push_str(USER_HINT);
@@ -45,13 +40,33 @@ pub fn explain(run_dir: &Path, reason: &str, qemu_status: Option<&str>) -> Strin
     text
 }
 
-fn tail(path: &Path) -> std::io::Result<Vec<String>> {
+/// A reason with the last lines of what was said where.
+pub fn explain_ending(reason: &str, sources: &[(&str, String)]) -> String {
+    let mut text = reason.to_owned();
+    for (title, said) in sources {
+        append_last_lines(&mut text, title, said.as_bytes());
+    }
+    text
+}
+
+fn append_last_lines(text: &mut String, title: &str, bytes: &[u8]) {
+    let lines = last_lines(bytes);
+    if !lines.is_empty() {
+        // Writing to a string does not fail.
+        let _ = write!(text, "\nlast lines of {title}:");
+        for line in lines {
+            let _ = write!(text, "\n  | {line}");
+        }
+    }
+}
+
+fn tail(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     let len = file.metadata()?.len();
     file.seek(SeekFrom::Start(len.saturating_sub(TAIL_LEN_BYTES)))?;
     let mut bytes = Vec::new();
     file.take(TAIL_LEN_BYTES).read_to_end(&mut bytes)?;
-    Ok(last_lines(&bytes))
+    Ok(bytes)
 }
 
 /// The guest wrote these: whatever could steer a terminal is made harmless.

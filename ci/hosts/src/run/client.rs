@@ -171,7 +171,7 @@ pub fn converse(
     }
 }
 
-fn put_out(to: Stream, bytes: &[u8]) -> io::Result<()> {
+pub fn put_out(to: Stream, bytes: &[u8]) -> io::Result<()> {
     match to {
         Stream::Stdout => {
             let mut stdout = io::stdout().lock();

@@ -55,6 +55,16 @@ pub enum Error {
         /// The end of what it said.
         output: String,
     },
+    /// No mirror gave a file of the pool.
+    #[error("{file} cannot be downloaded from any of this machine's mirrors ({tried})\n{output}")]
+    Pool {
+        /// Its path from the archive's root.
+        file: &'static str,
+        /// The mirrors that were tried.
+        tried: String,
+        /// The end of what apt said.
+        output: String,
+    },
     /// The downloaded file is not what the archive's signed list promises.
     #[error("{path} has SHA-256 {found}, not {expected}: it was damaged or replaced; try again")]
     Hash {

@@ -7,6 +7,7 @@
 
 mod config;
 mod error;
+mod pool;
 mod sources;
 
 use std::cmp::Ordering;
@@ -22,6 +23,7 @@ use crate::command::{self, Ran};
 use crate::progress::Progress;
 use config::{config_text, dump_config, source_lists};
 pub use error::Error;
+pub use pool::{PoolFile, pool_file};
 
 /// How often the size of a file in download is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
