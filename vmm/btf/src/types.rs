@@ -87,6 +87,31 @@ impl<'b> Types<'b> {
             })
     }
 
+    /// The names of an enumeration with their numbers.
+    ///
+    /// # Errors
+    /// [`NoMember`] when there is none of this name.
+    pub fn enumerators(&self, name: &'static str) -> Result<Vec<(String, u64)>, NoMember> {
+        let found = self.0.resolve_types_by_name(name).unwrap_or_default();
+        let members = found.into_iter().find_map(|found| match found {
+            Type::Enum(it) => it
+                .members
+                .iter()
+                .map(|one| Some((self.0.resolve_name(one).ok()?, u64::from(one.val()))))
+                .collect(),
+            Type::Enum64(it) => it
+                .members
+                .iter()
+                .map(|one| Some((self.0.resolve_name(one).ok()?, one.val())))
+                .collect(),
+            _ => None,
+        });
+        members.ok_or_else(|| NoMember {
+            structure: name,
+            member: "enumerators".to_owned(),
+        })
+    }
+
     fn find<T>(
         &self,
         structure: &'static str,
