@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use guest_images::{GuestImage, Request, handover};
+use guest_kernel::KernelFacts;
 use harness::{Guest, Mapping, MappingSpec, Outcome, Refusal, Strategy};
 use monitor::VmConfig;
 use provision::{Consent, Progress};
@@ -153,4 +154,11 @@ pub fn signal<T: std::fmt::Debug>(outcome: Outcome<T>) -> i32 {
         Err(Refusal::Signal(signal)) => signal.number,
         other => panic!("expected a signal, got {other:?}"),
     }
+}
+
+/// What is known of the kernel of that image before it runs.
+pub fn kernel_facts() -> KernelFacts {
+    let image = image("good");
+    KernelFacts::read(&image.types, &image.system_map)
+        .unwrap_or_else(|error| panic!("{}", chain(&error)))
 }
