@@ -28,6 +28,15 @@ pub enum Error {
         /// Where and why.
         source: Box<toml::de::Error>,
     },
+    /// The compiler does not describe types.
+    #[error(
+        "{object} has no .BTF section: gcc 12 or newer makes one for -gbtf, so install Debian's \
+         own gcc"
+    )]
+    NoTypes {
+        /// What it compiled.
+        object: PathBuf,
+    },
     /// `--kernel-src` names something that is no kernel tree.
     #[error(
         "{path} is no kernel source tree: {missing} is not in it. --kernel-src takes the top \

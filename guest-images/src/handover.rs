@@ -44,6 +44,8 @@ mod tests {
         let image = GuestImage {
             release: "7.3.4".into(),
             vmlinux: "/a".into(),
+            system_map: "/m".into(),
+            types: "/t".into(),
             config: "/b".into(),
             kernel_tree: "/c".into(),
             initramfs: "/d".into(),

@@ -36,6 +36,11 @@ impl Kernel {
         self.entry.join("vmlinux")
     }
 
+    /// Where its functions and variables lie.
+    pub fn system_map(&self) -> PathBuf {
+        self.entry.join("System.map")
+    }
+
     /// The configuration it was built with.
     pub fn config(&self) -> PathBuf {
         self.entry.join("config")

@@ -16,6 +16,7 @@ mod prune;
 mod run;
 mod source;
 mod toolchain;
+mod types;
 mod versions;
 pub mod workspace;
 
@@ -60,6 +61,10 @@ pub struct GuestImage {
     pub release: String,
     /// The kernel: an uncompressed ELF image with a PVH entry point.
     pub vmlinux: PathBuf,
+    /// Where its functions and variables lie.
+    pub system_map: PathBuf,
+    /// How the structures lie that the host reads in its memory, in BTF.
+    pub types: PathBuf,
     /// The kernel's final configuration.
     pub config: PathBuf,
     /// What is needed to build modules for this kernel.
@@ -94,6 +99,7 @@ pub fn ensure(
         progress,
     }
     .ensure(request.kernel_src.as_deref())?;
+    let types = types::ensure(&root, &kernel, &toolchain, &cache, progress)?;
     let driver = Driver {
         dir: driver_dir,
         kernel: &kernel,
@@ -104,6 +110,8 @@ pub fn ensure(
     Ok(GuestImage {
         release: kernel.release()?,
         vmlinux: kernel.vmlinux(),
+        system_map: kernel.system_map(),
+        types,
         config: kernel.config(),
         kernel_tree: kernel.tree(),
         initramfs,

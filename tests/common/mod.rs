@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use guest_images::{GuestImage, handover};
+use guest_kernel::KernelFacts;
 use harness::{Guest, Mapping, MappingSpec, Outcome, Refusal, Strategy};
 use monitor::VmConfig;
 use provision::{Consent, Progress};
@@ -206,4 +207,11 @@ pub fn unbind(guest: &mut Guest) {
 /// Gives the device back to its driver.
 pub fn bind(guest: &mut Guest) {
     write_file(guest, "/sys/bus/platform/drivers/mapwitness/bind", DEVICE);
+}
+
+/// What is known of the kernel of that image before it runs.
+pub fn kernel_facts() -> KernelFacts {
+    let image = image("good");
+    KernelFacts::read(&image.types, &image.system_map)
+        .unwrap_or_else(|error| panic!("{}", chain(&error)))
 }

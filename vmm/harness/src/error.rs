@@ -75,6 +75,9 @@ pub enum HarnessError {
     /// The guest's tables cannot be walked.
     #[error("the guest's page tables")]
     Tables(#[from] TablesError),
+    /// The guest's kernel cannot be read.
+    #[error("the guest kernel's own structures")]
+    Kernel(#[from] guest_kernel::ViewError),
     /// Host pages that should be apart are neighbours.
     #[error(
         "after {attempts} attempts host pages behind neighbouring device pages are still \

@@ -1,6 +1,7 @@
 //! A booted guest with its agent at the doorbell.
 
 use guest_images::initramfs;
+use guest_kernel::{KernelFacts, KernelView, ViewError};
 use monitor::{Vm, VmConfig, Window};
 use wire::Reply;
 use witness::Plan;
@@ -74,6 +75,15 @@ impl Guest {
     /// The VM, to be run.
     pub fn vm_mut(&mut self) -> &mut Vm {
         &mut self.vm
+    }
+
+    /// The guest's kernel, read in its memory: processes, areas, pages. `facts` come
+    /// from the image that was booted.
+    ///
+    /// # Errors
+    /// [`ViewError`] when they are about another kernel.
+    pub fn kernel<'g>(&'g self, facts: &'g KernelFacts) -> Result<KernelView<'g>, ViewError> {
+        KernelView::of(&self.vm, facts)
     }
 
     /// Where the host put everything of the device.

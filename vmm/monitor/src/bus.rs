@@ -9,6 +9,7 @@ use crate::acpi;
 use crate::config::BufferConfig;
 use crate::console::Console;
 use crate::device::RegisterPage;
+use crate::dma::Dma;
 use crate::layout;
 use crate::window::Window;
 
@@ -19,6 +20,8 @@ pub(crate) enum Request {
     Continue,
     /// The agent rang.
     Doorbell,
+    /// The driver rang the device, and the host waits for that.
+    DeviceDoorbell,
     /// Reset the machine.
     Reset,
     /// Turn it off.
@@ -40,13 +43,23 @@ impl Trigger for NoInterrupt {
 pub(crate) struct Bus {
     serial: Serial<NoInterrupt, NoEvents, Console>,
     pub(crate) registers: RegisterPage,
+    pub(crate) dma: Dma,
+    /// Whether the driver's next ring at the device is to stop the guest.
+    pub(crate) stop_at_device: bool,
 }
 
 impl Bus {
-    pub(crate) fn new(console: Console, windows: &[Window], buffers: &[BufferConfig]) -> Self {
+    pub(crate) fn new(
+        console: Console,
+        windows: &[Window],
+        buffers: &[BufferConfig],
+        dma: Dma,
+    ) -> Self {
         Self {
             serial: Serial::new(NoInterrupt, console),
             registers: RegisterPage::new(windows, buffers),
+            dma,
+            stop_at_device: false,
         }
     }
 
@@ -87,16 +100,26 @@ impl Bus {
     /// Answers a load from memory that no slot backs.
     pub(crate) fn mmio_read(&self, gpa: u64, data: &mut [u8]) {
         match register_offset(gpa) {
-            Some(offset) => self.registers.read(offset, data),
+            Some(offset) => {
+                self.registers.read(offset, data);
+                self.dma.read(offset, data);
+            }
             None => data.fill(0xff),
         }
     }
 
     /// Takes a store to memory that no slot lets the guest write.
-    pub(crate) fn mmio_write(&mut self, gpa: u64, data: &[u8]) {
-        if let Some(offset) = register_offset(gpa) {
-            self.registers.write(offset, data);
+    pub(crate) fn mmio_write(&mut self, gpa: u64, data: &[u8]) -> Request {
+        let Some(offset) = register_offset(gpa) else {
+            return Request::Continue;
+        };
+        self.registers.write(offset, data);
+        self.dma.write(offset, data);
+        let rings = offset == wire::regs::REG_DOORBELL && data.len() == 4;
+        if rings && std::mem::take(&mut self.stop_at_device) {
+            return Request::DeviceDoorbell;
         }
+        Request::Continue
     }
 }
 
@@ -114,8 +137,13 @@ fn register_offset(gpa: u64) -> Option<u64> {
 mod tests {
     use super::*;
 
+    fn bus_with(console: Console) -> Bus {
+        let dma = Dma::new(vm_memory::GuestMemoryMmap::default(), 0, &[]);
+        Bus::new(console, &[], &[], dma)
+    }
+
     fn bus() -> Bus {
-        Bus::new(Console::new(None), &[], &[])
+        bus_with(Console::new(None))
     }
 
     #[test]
@@ -128,6 +156,19 @@ mod tests {
             bus().port_write(wire::DOORBELL_PORT, &[0]),
             Request::Continue
         );
+    }
+
+    #[test]
+    fn the_devices_doorbell_stops_the_guest_once_and_only_when_awaited() {
+        let mut bus = bus();
+        let bell = layout::DEVICE_REGISTERS.raw() + wire::regs::REG_DOORBELL;
+        assert_eq!(bus.mmio_write(bell, &[1; 4]), Request::Continue);
+        bus.stop_at_device = true;
+        assert_eq!(bus.mmio_write(bell, &[1; 2]), Request::Continue);
+        assert_eq!(bus.mmio_write(bell + 4, &[1; 4]), Request::Continue);
+        assert_eq!(bus.mmio_write(bell, &[1; 4]), Request::DeviceDoorbell);
+        assert_eq!(bus.mmio_write(bell, &[1; 4]), Request::Continue);
+        assert_eq!(bus.registers.take_doorbells().len(), 3);
     }
 
     #[test]
@@ -144,7 +185,7 @@ mod tests {
     #[test]
     fn the_serial_line_reaches_the_console() {
         let console = Console::new(None);
-        let mut bus = Bus::new(console.clone(), &[], &[]);
+        let mut bus = bus_with(console.clone());
         for byte in b"hello\n" {
             bus.port_write(layout::SERIAL_PORT, &[*byte]);
         }

@@ -161,7 +161,7 @@ pub enum End {
     },
     /// Another thread asked the VM to stop.
     Stopped,
-    /// Two vCPUs rang the agent's doorbell at once; the agent never does.
+    /// Two vCPUs rang doorbells at once; the agent never does.
     DoorbellCollision,
 }
 
@@ -192,7 +192,7 @@ impl fmt::Display for End {
                 io::Error::from_raw_os_error(*errno)
             ),
             Self::Stopped => f.write_str("the VM was stopped from outside"),
-            Self::DoorbellCollision => f.write_str("two vCPUs rang the agent's doorbell at once"),
+            Self::DoorbellCollision => f.write_str("two vCPUs rang doorbells at once"),
         }
     }
 }

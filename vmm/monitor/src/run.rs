@@ -14,12 +14,37 @@ const TAIL_LINES: usize = 20;
 /// How long a kicked vCPU is given before it is kicked again.
 const KICK_AGAIN: Duration = Duration::from_millis(10);
 
+/// Who brought the guest to a halt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rang {
+    /// The agent, at its port.
+    Agent,
+    /// A driver, at the device's doorbell register.
+    Device,
+}
+
 impl Vm {
     /// Lets the guest run until its agent rings, and stops all of its vCPUs.
     ///
     /// # Errors
     /// [`VmError::Ended`] when the guest ends or hangs instead; ever after, too.
     pub fn run_to_doorbell(&mut self) -> Result<(), VmError> {
+        self.shared.bus().stop_at_device = false;
+        self.run_until_rung().map(|_| ())
+    }
+
+    /// Lets the guest run until a driver stores to the device's doorbell register or
+    /// the agent rings, whichever comes first. At the device's, the vCPU stands in that
+    /// store, in the middle of the driver.
+    ///
+    /// # Errors
+    /// As [`Vm::run_to_doorbell`].
+    pub fn run_to_any_doorbell(&mut self) -> Result<Rang, VmError> {
+        self.shared.bus().stop_at_device = true;
+        self.run_until_rung()
+    }
+
+    fn run_until_rung(&mut self) -> Result<Rang, VmError> {
         if let Some(ended) = &self.ended {
             return Err(VmError::Ended(ended.clone()));
         }
@@ -55,15 +80,15 @@ impl Vm {
     }
 
     /// Brings the remaining vCPUs to a halt and says how the run ended.
-    fn conclude(&mut self, first: Outcome, running: usize) -> Result<(), VmError> {
+    fn conclude(&mut self, first: Outcome, running: usize) -> Result<Rang, VmError> {
         let mut outcome = first;
         for (index, report) in self.pause_all(running) {
             outcome = outcome.and(Outcome::of(index, report));
         }
         match outcome {
-            Outcome::Doorbell(index) => {
+            Outcome::Doorbell(index, who) => {
                 self.at_doorbell = Some(index);
-                Ok(())
+                Ok(who)
             }
             Outcome::Hang => {
                 let rip = self.vcpus.first().map_or(0, |vcpu| vcpu::rip(&vcpu.fd()));
@@ -107,7 +132,7 @@ impl Vm {
 
 /// How a run ended, the most serious report of all vCPUs.
 enum Outcome {
-    Doorbell(usize),
+    Doorbell(usize, Rang),
     Paused,
     Hang,
     End(End),
@@ -116,7 +141,8 @@ enum Outcome {
 impl Outcome {
     fn of(index: usize, report: Report) -> Self {
         match report {
-            Report::Doorbell => Self::Doorbell(index),
+            Report::Doorbell => Self::Doorbell(index, Rang::Agent),
+            Report::DeviceDoorbell => Self::Doorbell(index, Rang::Device),
             Report::Paused => Self::Paused,
             Report::Ended(end) => Self::End(end),
         }
@@ -124,8 +150,8 @@ impl Outcome {
 
     fn and(self, later: Self) -> Self {
         match (self, later) {
-            (Self::Doorbell(_), Self::Doorbell(_)) => Self::End(End::DoorbellCollision),
-            (Self::Doorbell(_), Self::End(end)) => Self::End(end),
+            (Self::Doorbell(..), Self::Doorbell(..)) => Self::End(End::DoorbellCollision),
+            (Self::Doorbell(..), Self::End(end)) => Self::End(end),
             (first, _) => first,
         }
     }

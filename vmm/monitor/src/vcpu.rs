@@ -32,6 +32,8 @@ const MTRR_ENABLED_WRITE_BACK: u64 = 1 << 11 | 6;
 pub(crate) enum Report {
     /// It rang the agent's doorbell and stands in that instruction.
     Doorbell,
+    /// Its driver rang the device, and it stands in that store.
+    DeviceDoorbell,
     /// It was told to pause.
     Paused,
     /// The guest is over.
@@ -223,10 +225,7 @@ fn run_once(vcpu: &mut VcpuFd, shared: &Shared) -> Option<Report> {
             shared.bus().mmio_read(gpa, data);
             Request::Continue
         }
-        Ok(VcpuExit::MmioWrite(gpa, data)) => {
-            shared.bus().mmio_write(gpa, data);
-            Request::Continue
-        }
+        Ok(VcpuExit::MmioWrite(gpa, data)) => shared.bus().mmio_write(gpa, data),
         Ok(VcpuExit::Intr) => Request::Continue,
         Ok(VcpuExit::Shutdown) => {
             return Some(Report::Ended(End::TripleFault { rip: rip(vcpu) }));
@@ -250,6 +249,7 @@ fn run_once(vcpu: &mut VcpuFd, shared: &Shared) -> Option<Report> {
     match request {
         Request::Continue => None,
         Request::Doorbell => Some(Report::Doorbell),
+        Request::DeviceDoorbell => Some(Report::DeviceDoorbell),
         Request::Reset => Some(Report::Ended(End::Reset)),
         Request::PowerOff => Some(Report::Ended(End::PowerOff)),
     }

@@ -19,6 +19,7 @@ use crate::bus::Bus;
 use crate::config::VmConfig;
 use crate::console::Console;
 use crate::cpuid::{self, Topology};
+use crate::dma::{Dma, DmaRegisters};
 use crate::error::{Ended, VmError};
 use crate::events::EventLoop;
 use crate::layout;
@@ -72,8 +73,10 @@ impl Vm {
         let (reported, line) = (eventfd()?, eventfd()?);
         let events = EventLoop::new(&reported, &line)?;
         let console = Console::new(config.echo_console.then_some(line));
+        let dma = Dma::new(slots.memory().clone(), config.ram_len_bytes, &windows);
+        let bus = Bus::new(console.clone(), &windows, &config.buffers, dma);
         let shared = Arc::new(Shared {
-            bus: Mutex::new(Bus::new(console.clone(), &windows, &config.buffers)),
+            bus: Mutex::new(bus),
             pause: AtomicBool::new(false),
             reported,
         });
@@ -141,6 +144,11 @@ impl Vm {
     /// would read and write. The addresses come from the guest and need not be RAM.
     pub fn buffers(&self) -> Vec<Buffer> {
         self.shared.bus().registers.buffers.buffers().to_vec()
+    }
+
+    /// What the registers of the device's DMA engine hold; they come from the guest.
+    pub fn dma_registers(&self) -> DmaRegisters {
+        self.shared.bus().dma.registers()
     }
 
     /// Reads an aligned word of guest memory.

@@ -71,19 +71,11 @@ pub enum Error {
         path: &'static str,
         /// Why not.
         #[source]
-        source: btf_rs::Error,
+        source: btf::BtfError,
     },
     /// A type has another shape than in any kernel known here.
-    #[error(
-        "this kernel's {structure} has no {member}: its layout is not known to this version, \
-         which needs to be taught it"
-    )]
-    Member {
-        /// The structure.
-        structure: &'static str,
-        /// The member, or the alternatives that were looked for.
-        member: String,
-    },
+    #[error(transparent)]
+    Member(#[from] btf::NoMember),
 }
 
 /// The root of a VM's tables that could not be found.

@@ -2,8 +2,10 @@
 
 use std::os::fd::RawFd;
 
+use btf::Field;
+
 use crate::error::RootError;
-use crate::layout::{Field, Layout};
+use crate::layout::Layout;
 use crate::memory::HostMemory;
 use crate::root::Vcpu;
 use crate::symbols::Symbols;
@@ -19,7 +21,7 @@ pub(crate) fn read<M: HostMemory>(
     what: &'static str,
 ) -> Result<u64, RootError> {
     field
-        .read(memory, base)
+        .read(base, |address, into| memory.read(address, into))
         .map_err(|source| RootError::Read { what, source })
 }
 

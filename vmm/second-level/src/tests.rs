@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use addr::{Gpa, Hpa, Level};
+use btf::Field;
 use proptest::prelude::*;
 
 use crate::error::RootError;
 use crate::find;
-use crate::layout::{Field, Layout, Roots};
+use crate::layout::{Layout, Roots};
 use crate::memory::{HostMemory, ReadError};
 use crate::processor::Processor;
 use crate::root::{self, Root, Vcpu};

@@ -27,6 +27,36 @@ pub const REG_WINDOW_COUNT: u64 = 0x08;
 /// u32, write: tells the host something happened; any value.
 pub const REG_DOORBELL: u64 = 0x0c;
 
+/// u64, read and write: bus address at which the DMA engine works.
+pub const REG_DMA_BUS_ADDRESS: u64 = 0x20;
+/// u32, read and write: index of the window whose page it copies.
+pub const REG_DMA_WINDOW: u64 = 0x28;
+/// u32, read and write: page of that window.
+pub const REG_DMA_PAGE: u64 = 0x2c;
+/// u32, read and write: bytes that it copies, 1 to 4096, from the first of the page and
+/// of the bus address on.
+pub const REG_DMA_LEN_BYTES: u64 = 0x30;
+/// u32, write: `DMA_COMMAND_*`; the copy is done when the store is.
+pub const REG_DMA_COMMAND: u64 = 0x34;
+/// Copy the page of the window to the bus address.
+pub const DMA_COMMAND_TO_RAM: u32 = 1;
+/// Copy from the bus address into the page of the window.
+pub const DMA_COMMAND_FROM_RAM: u32 = 2;
+/// u32, read: `DMA_STATUS_*` of the last command.
+pub const REG_DMA_STATUS: u64 = 0x38;
+/// There was none.
+pub const DMA_STATUS_IDLE: u32 = 0;
+/// It was carried out.
+pub const DMA_STATUS_DONE: u32 = 1;
+/// There is no such command.
+pub const DMA_STATUS_BAD_COMMAND: u32 = 2;
+/// There is no such page.
+pub const DMA_STATUS_NO_PAGE: u32 = 3;
+/// A length that no copy has.
+pub const DMA_STATUS_BAD_LENGTH: u32 = 4;
+/// Not all of it is RAM.
+pub const DMA_STATUS_NOT_RAM: u32 = 5;
+
 /// u32, read: number of buffers in the driver's RAM that the device works with, 0 to
 /// [`MAX_BUFFERS`].
 pub const REG_BUFFER_COUNT: u64 = 0x50;

@@ -1,0 +1,352 @@
+//! Kernel memory made up by the tests: right, wrong and random.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use addr::{Gfn, Gpa, Gva};
+use btf::{Array, Field};
+use proptest::prelude::*;
+
+use crate::error::ViewError;
+use crate::facts::{
+    KernelFacts, Layout, MapleLayout, MmLayout, PageLayout, Symbols, TaskLayout, VmaLayout,
+};
+use crate::maple::{self, Found};
+use crate::memory::KernelMemory;
+use crate::page::{self, PageView};
+use crate::tasks;
+
+const INIT_TASK: u64 = 0x1_0000;
+const AGENT: u64 = 0x2_0000;
+const MM: u64 = 0x3_0000;
+const PGD: u64 = 0x4_0000;
+const VMEMMAP: u64 = 0x100_0000;
+const LEAF: u64 = 1;
+const RANGE: u64 = 2;
+const ARANGE: u64 = 3;
+
+/// Words by address; what is not there is not mapped, or made up from a seed.
+#[derive(Default)]
+struct Memory {
+    words: BTreeMap<u64, u64>,
+    noise: Option<RefCell<u64>>,
+}
+
+impl Memory {
+    fn set(&mut self, base: u64, field: Field, value: u64) {
+        self.words.insert(base + field.offset, value);
+    }
+
+    /// A node of a maple tree; gives the pointer to it.
+    fn node(&mut self, at: u64, kind: u64, pivots: &[u64], slots: &[u64]) -> u64 {
+        let layout = maple_layout();
+        let (to_pivots, to_slots) = match kind {
+            ARANGE => (layout.arange_pivots, layout.arange_slots),
+            _ => (layout.range_pivots, layout.range_slots),
+        };
+        for (array, values) in [(to_pivots, pivots), (to_slots, slots)] {
+            for index in 0..array.len() {
+                let value = values.get(usize::try_from(index).expect("few"));
+                let field = array.element(index).expect("in range");
+                self.set(at, field, value.copied().unwrap_or_default());
+            }
+        }
+        at | kind << 3 | 4
+    }
+}
+
+impl KernelMemory for Memory {
+    fn read(&self, what: &'static str, gva: Gva, into: &mut [u8]) -> Result<(), ViewError> {
+        let word = match (self.words.get(&gva.raw()), &self.noise) {
+            (Some(word), _) => *word,
+            (None, Some(noise)) => {
+                let mut state = noise.borrow_mut();
+                *state = (*state ^ gva.raw()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                *state >> (*state % 61)
+            }
+            (None, None) => {
+                let reason = "made up without it".to_owned();
+                return Err(ViewError::NotMapped { what, gva, reason });
+            }
+        };
+        for (to, from) in into.iter_mut().zip(word.to_le_bytes().iter().cycle()) {
+            *to = *from;
+        }
+        Ok(())
+    }
+}
+
+fn maple_layout() -> MapleLayout {
+    MapleLayout {
+        range_pivots: Array::of_words(8, 3),
+        range_slots: Array::of_words(0x40, 4),
+        arange_pivots: Array::of_words(8, 2),
+        arange_slots: Array::of_words(0x40, 3),
+        leaf_64: LEAF,
+        range_64: RANGE,
+        arange_64: ARANGE,
+    }
+}
+
+/// Each member in a word of its own, at another offset than in any kernel.
+fn facts() -> KernelFacts {
+    let field = |place: u64| Field::word(place * 8);
+    KernelFacts {
+        layout: Layout {
+            task: TaskLayout {
+                next: field(7),
+                tgid: field(1),
+                mm: field(3),
+                comm: Array::of_words(0x80, 2),
+            },
+            mm: MmLayout {
+                pgd: field(2),
+                map_count: field(4),
+                maple_root: field(5),
+            },
+            vma: VmaLayout {
+                start: field(1),
+                end: field(2),
+                mm: field(3),
+                page_prot: field(4),
+                flags: field(5),
+                pgoff: field(6),
+                file: field(7),
+                ops: field(8),
+                private_data: field(9),
+            },
+            page: PageLayout {
+                size: 0x80,
+                flags: field(0),
+                refcount: field(1),
+                mapcount: field(2),
+                compound: field(3),
+                mapping: field(4),
+            },
+            maple: maple_layout(),
+        },
+        symbols: Symbols {
+            init_task: INIT_TASK,
+            page_offset_base: 0,
+            vmalloc_base: 0,
+            vmemmap_base: 0,
+        },
+        vm_flags: Arc::from([("READ".to_owned(), 1), ("WRITE".to_owned(), 2)]),
+        page_flags: Arc::from([("locked".to_owned(), 0), ("reserved".to_owned(), 13)]),
+    }
+}
+
+/// Two processes: a thread of the kernel, and one with this tree of areas.
+fn processes(memory: &mut Memory, maple_root: u64) {
+    let facts = facts();
+    let (task, mm) = (facts.layout.task, facts.layout.mm);
+    let kernel_thread = 0x5_0000;
+    for (from, to) in [
+        (INIT_TASK, kernel_thread),
+        (kernel_thread, AGENT),
+        (AGENT, INIT_TASK),
+    ] {
+        memory.set(from, task.next, to + task.next.offset);
+    }
+    memory.set(kernel_thread, task.mm, 0);
+    memory.set(AGENT, task.mm, MM);
+    memory.set(AGENT, task.tgid, 42);
+    let letter = |at| task.comm.element(at).expect("two letters");
+    memory.set(AGENT, letter(0), u64::from(b'a'));
+    memory.set(AGENT, letter(1), 0);
+    memory.set(MM, mm.pgd, PGD);
+    memory.set(MM, mm.map_count, 1);
+    memory.set(MM, mm.maple_root, maple_root);
+}
+
+fn area(memory: &mut Memory, at: u64, start: u64, end: u64) {
+    let vma = facts().layout.vma;
+    for (field, value) in [
+        (vma.start, start),
+        (vma.end, end),
+        (vma.mm, MM),
+        (vma.page_prot, 0x25),
+        (vma.flags, 2),
+        (vma.pgoff, 3),
+        (vma.file, 0),
+        (vma.ops, 0),
+        (vma.private_data, 0),
+    ] {
+        memory.set(at, field, value);
+    }
+}
+
+/// Areas at 0x1000..0x2fff and 0x5000..0x5fff, in a tree of two levels.
+fn two_levels(memory: &mut Memory) -> u64 {
+    area(memory, 0x7000, 0x1000, 0x3000);
+    area(memory, 0x8000, 0x5000, 0x6000);
+    let left = memory.node(0x1_a000, LEAF, &[0xfff, 0x2fff], &[0, 0x7000]);
+    let right = memory.node(0x1_b000, LEAF, &[0x4fff, 0x5fff, u64::MAX], &[0, 0x8000, 0]);
+    memory.node(0x1_c000, ARANGE, &[0x2fff, u64::MAX], &[left, right])
+}
+
+#[test]
+fn each_index_finds_its_own_piece() {
+    let mut memory = Memory::default();
+    let root = two_levels(&mut memory) & !4 | 2;
+    let find = |index| maple::lookup(&memory, &maple_layout(), root, index).expect("found");
+    let found = |entry, last| Found { entry, last };
+    assert_eq!(find(0), found(0, 0xfff));
+    assert_eq!(find(0xfff), found(0, 0xfff));
+    assert_eq!(find(0x1000), found(0x7000, 0x2fff));
+    assert_eq!(find(0x2fff), found(0x7000, 0x2fff));
+    assert_eq!(find(0x3000), found(0, 0x4fff));
+    assert_eq!(find(0x5fff), found(0x8000, 0x5fff));
+    assert_eq!(find(0x6000), found(0, u64::MAX));
+    assert_eq!(find(u64::MAX), found(0, u64::MAX));
+}
+
+#[test]
+fn the_last_piece_needs_no_pivot() {
+    let mut memory = Memory::default();
+    // Three pivots, and a fourth slot that ends where its parent says.
+    let full = memory.node(0x1_a000, LEAF, &[1, 2, 3], &[0x10, 0x20, 0x30, 0x40]);
+    let part = memory.node(0x1_b000, LEAF, &[0x1ff], &[0x50, 0x60]);
+    let root = memory.node(0x1_c000, RANGE, &[0xff], &[full, part]) & !4 | 2;
+    let find = |index| maple::lookup(&memory, &maple_layout(), root, index).expect("found");
+    let found = |entry, last| Found { entry, last };
+    assert_eq!(find(3), found(0x30, 3));
+    assert_eq!(find(4), found(0x40, 0xff));
+    assert_eq!(find(0x100), found(0x50, 0x1ff));
+    assert_eq!(find(0x200), found(0x60, u64::MAX));
+}
+
+#[test]
+fn trees_that_cannot_be_end_in_an_error() {
+    let mut memory = Memory::default();
+    let find = |memory: &Memory, root| maple::lookup(memory, &maple_layout(), root, 0x123);
+    let loops = memory.node(0x1_a000, RANGE, &[u64::MAX], &[0x1_a000 | RANGE << 3 | 4]) & !4 | 2;
+    let error = find(&memory, loops).expect_err("no end");
+    assert!(matches!(error, ViewError::Endless { .. }), "{error}");
+    let error = find(&memory, 0xb000 | 7 << 3 | 2).expect_err("no such type");
+    assert!(
+        matches!(error, ViewError::Nonsense { value: 7, .. }),
+        "{error}"
+    );
+    let error = find(&memory, 0xb000 | LEAF << 3 | 2).expect_err("no memory");
+    assert!(matches!(error, ViewError::NotMapped { .. }), "{error}");
+    // Nothing at all, and a single entry.
+    let at = |root, index| maple::lookup(&memory, &maple_layout(), root, index);
+    assert_eq!(at(0, 5).expect("empty").entry, 0);
+    assert_eq!(at(0x7000, 0).expect("one").entry, 0x7000);
+    assert_eq!(at(0x7000, 5).expect("none").entry, 0);
+}
+
+#[test]
+fn a_process_and_its_areas_are_found() {
+    let mut memory = Memory::default();
+    let root = two_levels(&mut memory) & !4 | 2;
+    processes(&mut memory, root);
+    let facts = facts();
+    let translate = |gva: Gva| gva.raw().checked_sub(0x1000).map(Gpa::new);
+    // PCID bits of CR3 do not name the tables.
+    let task = tasks::of_root(&memory, &facts, (PGD - 0x1000) | 5, translate).expect("found");
+    assert_eq!((task.pid, task.name.as_str()), (42, "a"));
+    let areas = tasks::vmas(&memory, &facts, &task).expect("areas");
+    let starts: Vec<u64> = areas.iter().map(|area| area.start.raw()).collect();
+    assert_eq!(starts, [0x1000, 0x5000]);
+    let vma = tasks::vma_at(&memory, &facts, &task, Gva::new(0x2fff)).expect("read");
+    let vma = vma.expect("an area");
+    assert!(vma.flags.has("WRITE") && !vma.flags.has("READ"));
+    assert_eq!(vma.flags.to_string(), "WRITE");
+    assert_eq!((vma.npages(), vma.pgoff, vma.page_prot), (2, 3, 0x25));
+    assert_eq!(vma.file, None);
+    let gap = tasks::vma_at(&memory, &facts, &task, Gva::new(0x4000));
+    assert_eq!(gap.expect("read"), None);
+    let error = tasks::of_root(&memory, &facts, 0x9000, translate).expect_err("nobody");
+    assert!(
+        matches!(error, ViewError::NoOwner { root: 0x9000 }),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_area_of_another_process_is_refused() {
+    let mut memory = Memory::default();
+    let root = two_levels(&mut memory) & !4 | 2;
+    processes(&mut memory, root);
+    let facts = facts();
+    memory.set(0x8000, facts.layout.vma.mm, 0xdead);
+    let task = tasks::find(&memory, &facts, |task| task.pid == 42).expect("read");
+    let error = tasks::vmas(&memory, &facts, &task.expect("found")).expect_err("foreign");
+    assert!(
+        matches!(error, ViewError::Nonsense { value: 0xdead, .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_list_of_processes_that_loops_ends_in_an_error() {
+    let mut memory = Memory::default();
+    processes(&mut memory, 0);
+    let next = facts().layout.task.next;
+    memory.set(AGENT, next, AGENT + next.offset);
+    let error = tasks::find(&memory, &facts(), |_| false).expect_err("no end");
+    assert!(matches!(error, ViewError::Endless { .. }), "{error}");
+}
+
+#[test]
+fn a_page_is_read_with_its_head() {
+    let mut memory = Memory::default();
+    let facts = facts();
+    let layout = facts.layout.page;
+    let mut page = |gfn: u64, mapcount: u64, compound: u64| {
+        let at = page::page_address(VMEMMAP, layout.size, Gfn::new(gfn)).expect("small");
+        memory.set(at, layout.flags, 1 << 13 | 1 << 63);
+        memory.set(at, layout.refcount, 2);
+        memory.set(at, layout.mapcount, mapcount);
+        memory.set(at, layout.compound, compound);
+        memory.set(at, layout.mapping, 0);
+        PageView::read(&memory, &facts, VMEMMAP, Gfn::new(gfn)).expect("read")
+    };
+    let single = page(6, 0xffff_ffff, 0);
+    assert_eq!(
+        (single.refcount, single.mapcount(), single.head),
+        (2, 0, None)
+    );
+    assert_eq!(single.flag_names(), ["reserved"]);
+    assert!(!single.has("locked"));
+    assert_eq!(page(6, 0, 0).mapcount(), 1);
+    // A buddy page, by its type.
+    assert_eq!(page(6, 0xf0ff_ffff, 0).mapcount(), 0);
+    // The head is named by its address, or by the mask that leads to it.
+    let head = Some(Gfn::new(4));
+    assert_eq!(page(6, 0, (VMEMMAP + 4 * layout.size) | 1).head, head);
+    assert_eq!(page(6, 0, u64::MAX << 9 | 1).head, head);
+}
+
+#[test]
+fn frames_and_their_pages_are_converted_both_ways() {
+    let at = page::page_address(VMEMMAP, 0x40, Gfn::new(3)).expect("small");
+    assert_eq!(at, VMEMMAP + 0xc0);
+    assert_eq!(page::page_gfn(VMEMMAP, 0x40, at), Some(Gfn::new(3)));
+    assert_eq!(page::page_gfn(VMEMMAP, 0x40, at + 1), None);
+    assert_eq!(page::page_gfn(VMEMMAP, 0x40, VMEMMAP - 0x40), None);
+    assert_eq!(page::page_gfn(VMEMMAP, 0, at), None);
+    assert_eq!(page::page_address(u64::MAX, 0x40, Gfn::new(1)), None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_memory_makes_the_readers_panic_or_hang(seed in any::<u64>(), root in any::<u64>()) {
+        let mut memory = Memory { noise: Some(RefCell::new(seed)), ..Memory::default() };
+        let facts = facts();
+        for root in [root, root & !0xff | 2, root & !0xff | LEAF << 3 | 2] {
+            let _ = maple::lookup(&memory, &facts.layout.maple, root, seed);
+        }
+        let _ = PageView::read(&memory, &facts, seed, Gfn::new(root));
+        processes(&mut memory, root & !0xff | ARANGE << 3 | 2);
+        let task = tasks::find(&memory, &facts, |task| task.pid == 42);
+        if let Ok(Some(task)) = task {
+            let _ = tasks::vma_at(&memory, &facts, &task, Gva::new(seed));
+        }
+    }
+}
