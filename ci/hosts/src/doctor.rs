@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use provision::Cache;
 
+use crate::emulator::{self, Emulator};
 use crate::kernel;
 use crate::needs::{QEMU, find_program};
 use crate::probe::{Probe, SecondLevel, probe};
@@ -65,15 +66,18 @@ pub struct Finding {
 
 /// Looks at everything; changes nothing.
 pub fn examine() -> Doctor {
-    let qemu = find_program(QEMU).map(|path| Installed {
+    let cache = Cache::open().ok();
+    let emulator = emulator::found(cache.as_ref());
+    let programs = emulator.map(|Emulator { qemu, virtiofsd }| (qemu, virtiofsd));
+    let (qemu, virtiofsd) = programs.unzip();
+    let qemu = qemu.or_else(|| find_program(QEMU)).map(|path| Installed {
         version: first_line(&path),
         path,
     });
-    let virtiofsd = virtiofsd::find().map(|path| Installed {
+    let virtiofsd = virtiofsd.or_else(virtiofsd::find).map(|path| Installed {
         version: virtiofsd::version(&path).unwrap_or_default(),
         path,
     });
-    let cache = Cache::open().ok();
     Doctor {
         probe: probe(),
         cpu: cpu(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),

@@ -29,6 +29,7 @@
 
 mod commands;
 pub mod doctor;
+mod emulator;
 pub mod init;
 pub mod keeper;
 pub mod kernel;

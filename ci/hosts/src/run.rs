@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 
 use provision::{Cache, Consent, Progress, cache, packages};
 
+use crate::emulator::{self, Emulator};
 use crate::kernel::{self, StockKernel};
-use crate::needs::{self, QEMU};
+use crate::needs;
 use crate::owner::{Owner, Process};
 use crate::select::{Choice, HostKind, SelectError, Wish, choose};
-use crate::{rundir, soft_ept, virtiofsd};
+use crate::{rundir, soft_ept};
 
 pub(crate) use client::put_out;
 
@@ -76,9 +77,9 @@ pub enum RunError {
     /// What soft-ept is made of is missing.
     #[error(transparent)]
     SoftEpt(#[from] soft_ept::Error),
-    /// A program is missing although its package is there.
-    #[error("{0} is not installed; install the packages {list}", list = package_list())]
-    Program(&'static str),
+    /// QEMU is missing.
+    #[error(transparent)]
+    Emulator(#[from] emulator::Error),
     /// Nothing to run.
     #[error("no program was given")]
     Nothing,
@@ -116,12 +117,6 @@ pub enum RunError {
          to start a new one"
     )]
     KeeperGone,
-}
-
-fn package_list() -> String {
-    let needs = needs::needs();
-    let names: Vec<String> = needs.iter().map(ToString::to_string).collect();
-    names.join(", ")
 }
 
 fn doing(action: impl Into<String>) -> impl FnOnce(io::Error) -> RunError {
@@ -214,11 +209,12 @@ pub fn ensure(
     consent: Consent,
     progress: &Progress,
 ) -> Result<SoftwareHost, RunError> {
-    packages::require(&needs::needs(), consent, progress)?;
+    let Emulator { qemu, virtiofsd } = emulator::ensure(cache, consent, progress)?;
+    packages::require(&needs::tools(), consent, progress)?;
     let kernel = kernel::ensure(cache, progress)?;
     Ok(SoftwareHost {
-        qemu: needs::find_program(QEMU).ok_or(RunError::Program(QEMU))?,
-        virtiofsd: virtiofsd::find().ok_or(RunError::Program("virtiofsd"))?,
+        qemu,
+        virtiofsd,
         kernel,
         cpu: cpu::wished()?.to_owned(),
     })
@@ -289,11 +285,5 @@ mod tests {
     fn a_program_that_would_be_hidden_is_handed_through() {
         let program = Path::new("/tmp/target/release/mapwitness");
         assert_eq!(program_folder(program), Some("/tmp/target/release".into()));
-    }
-
-    #[test]
-    fn a_missing_program_is_told_with_its_packages() {
-        let text = RunError::Program("virtiofsd").to_string();
-        assert!(text.contains("virtiofsd (or qemu-system-common)"), "{text}");
     }
 }

@@ -6,10 +6,12 @@
 
 mod install;
 mod need;
+mod unpack;
 
 use std::io::{BufRead, IsTerminal, Write};
 
 pub use need::Need;
+pub use unpack::unpack;
 
 use crate::cache::{self, Cache};
 use crate::progress::Progress;
