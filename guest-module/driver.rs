@@ -37,7 +37,7 @@ use kernel::{
         Arc, //
     },
 };
-use mm::{Buffer, Window};
+use mm::{Buffer, Memory, Window};
 use shared::{AfterUnbind, Shared};
 use table::{Regs, WindowEntry};
 
@@ -72,8 +72,12 @@ impl BoundDevice<'_> {
     /// No IOMMU stands before the device, so their bus addresses are the physical ones.
     fn give_buffers(&self) {
         for (index, buffer) in (0..).zip(&self.offered.buffers) {
-            for (page, address) in (0..).zip(buffer.memory().addresses()) {
-                table::set_buffer_page(&self.regs, index, page, address);
+            let npages = buffer.memory().npages();
+
+            for page in 0..npages {
+                if let Some(address) = buffer.memory().address(planted::told_page(page, npages)) {
+                    table::set_buffer_page(&self.regs, index, page, address);
+                }
             }
         }
     }
@@ -81,7 +85,7 @@ impl BoundDevice<'_> {
     /// Takes all pages of buffers back from the device, which uses them no more.
     fn take_buffers_back(&self) {
         for (index, buffer) in (0..).zip(&self.offered.buffers) {
-            for (page, _) in (0..).zip(buffer.memory().addresses()) {
+            for page in 0..buffer.memory().npages() {
                 table::set_buffer_page(&self.regs, index, page, regs::BUFFER_ADDRESS_NONE);
             }
         }
@@ -125,7 +129,9 @@ impl Drop for BoundDevice<'_> {
             buffer.unbind();
         }
         // Their pages go with the last mapping of them, or here.
-        self.take_buffers_back();
+        if planted::takes_back() {
+            self.take_buffers_back();
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Memory of the device, as its device files and all their mappings share it.
 
 use crate::mm::{BeingMapped, FaultError, FileMapping, Memory, MmapsInFlight, VmaSetup};
+use crate::planted;
 use crate::strategy::{DeviceFile, Strategy};
 use kernel::{
     fs::File,
@@ -106,13 +107,13 @@ impl<M: Memory> Shared<M> {
 
         match users.standing {
             Standing::Offered => {}
-            Standing::Revoked => return Err(ENXIO),
+            Standing::Revoked => planted::refuses(ENXIO)?,
             Standing::Unbound => return Err(ENODEV),
         }
-        let vma = vma.shared_only()?.deny_exec()?.claim()?;
+        let vma = planted::set_up::<S, V>(vma)?;
 
         users.mmaps.note(vma.mm())?;
-        S::map(vma)
+        planted::map::<S, V>(vma)
     }
 
     /// Runs `install`, which answers a fault, unless the memory may not be shown.
@@ -140,11 +141,11 @@ impl<M: Memory> Shared<M> {
     }
 
     fn may_show(&self, standing: Standing) -> bool {
-        match standing {
+        planted::answers(match standing {
             Standing::Offered => true,
             Standing::Revoked => false,
             Standing::Unbound => self.after_unbind == AfterUnbind::Kept,
-        }
+        })
     }
 
     /// Takes the memory away from everyone: no entry of it is left, and none can be installed until it is
@@ -157,7 +158,9 @@ impl<M: Memory> Shared<M> {
     /// `ENODEV` when the driver is not bound any more.
     pub(crate) fn revoke(&self) -> Result {
         self.stand(Standing::Revoked)?;
-        self.unmap_all();
+        if planted::zaps_at_revoke() {
+            self.unmap_all();
+        }
         Ok(())
     }
 
@@ -167,7 +170,10 @@ impl<M: Memory> Shared<M> {
     ///
     /// `ENODEV` when the driver is not bound any more.
     pub(crate) fn restore(&self) -> Result {
-        self.stand(Standing::Offered)
+        if planted::restores() {
+            self.stand(Standing::Offered)?;
+        }
+        Ok(())
     }
 
     /// The driver is not bound to the device any more.
@@ -177,7 +183,7 @@ impl<M: Memory> Shared<M> {
         // It fails only where it has been done already.
         let _ = self.stand(Standing::Unbound);
 
-        if self.after_unbind == AfterUnbind::Revoked {
+        if self.after_unbind == AfterUnbind::Revoked && planted::zaps_at_unbind() {
             self.unmap_all();
         }
     }
@@ -204,8 +210,8 @@ impl<M: Memory> Shared<M> {
         // is opened only now has nothing that could be mapped.
         mmaps.wait();
         let users = self.users.lock();
-        for mapping in &users.files {
-            mapping.unmap_all();
+        for (nth, mapping) in users.files.iter().enumerate() {
+            planted::zap(nth, mapping);
         }
     }
 }

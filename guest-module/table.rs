@@ -166,11 +166,12 @@ impl<'a> Regs<'a> {
 pub(crate) fn set_buffer_page(
     io: &ExclusiveIoMem<'_, REGS_LEN>,
     index: u32,
-    page: u32,
+    page: usize,
     address: PhysAddr,
 ) {
     io.write32(index, regs::REG_BUFFER_SELECT as usize);
-    io.write32(page, regs::REG_BUFFER_PAGE as usize);
+    // The device has told how many there are, in a register of this width.
+    io.write32(page as u32, regs::REG_BUFFER_PAGE as usize);
     // The register is aligned and inside the page, which is all that could fail.
     let _ = io.try_write64(address, regs::REG_BUFFER_ADDRESS as usize);
 }

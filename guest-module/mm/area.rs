@@ -35,6 +35,10 @@ pub(crate) trait BeingMapped: RawArea {
     /// Proof that the set-up came to its end; the hook must return it.
     type Done;
 
+    /// Whether it is only described yet.
+    #[cfg(not(mapwitness_variant = "good"))]
+    const IS_DESCRIBED: bool;
+
     /// The file that is being mapped.
     fn file(&self) -> ArcBorrow<'_, Self::File>;
 
@@ -103,6 +107,10 @@ pub(crate) trait RawArea {
     /// The flags must fit each other and what the vma shows already.
     unsafe fn change_flags(&self, set: vm_flags_t, clear: vm_flags_t);
 
+    /// Where its operations stand.
+    #[cfg(not(mapwitness_variant = "good"))]
+    fn operations(&self) -> *mut *const bindings::vm_operations_struct;
+
     /// Page protection that new entries get.
     fn page_prot(&self) -> bindings::pgprot_t;
 
@@ -166,6 +174,9 @@ impl<'a, F: MappableFile> BeingMapped for NewVma<'a, F> {
     type File = F;
     type Done = Mapped<'a>;
 
+    #[cfg(not(mapwitness_variant = "good"))]
+    const IS_DESCRIBED: bool = false;
+
     fn file(&self) -> ArcBorrow<'_, F> {
         self.file
     }
@@ -213,6 +224,12 @@ impl<F: MappableFile> RawArea for NewVma<'_, F> {
         // SAFETY: The vma is being set up, with the mmap lock held for writing. The caller vouches for
         // the flags; no `VmaMixedMap` of it exists, as nobody else configures it.
         unsafe { helpers::mapwitness_vm_flags_mod(self.raw(), set, clear) };
+    }
+
+    #[cfg(not(mapwitness_variant = "good"))]
+    fn operations(&self) -> *mut *const bindings::vm_operations_struct {
+        // SAFETY: By the type invariants the vma is valid.
+        unsafe { &raw mut (*self.raw()).vm_ops }
     }
 
     fn page_prot(&self) -> bindings::pgprot_t {
@@ -327,6 +344,9 @@ impl<'a, F: MappableFile> BeingMapped for VmaDesc<'a, F> {
     type File = F;
     type Done = Prepared<'a>;
 
+    #[cfg(not(mapwitness_variant = "good"))]
+    const IS_DESCRIBED: bool = true;
+
     fn file(&self) -> ArcBorrow<'_, F> {
         self.file
     }
@@ -373,6 +393,12 @@ impl<F: MappableFile> RawArea for VmaDesc<'_, F> {
 
         // SAFETY: By the type invariants the description is valid and ours alone.
         unsafe { (*self.raw()).vma_flags.__vma_flags[0] = flags };
+    }
+
+    #[cfg(not(mapwitness_variant = "good"))]
+    fn operations(&self) -> *mut *const bindings::vm_operations_struct {
+        // SAFETY: By the type invariants the description is valid.
+        unsafe { &raw mut (*self.raw()).vm_ops }
     }
 
     fn page_prot(&self) -> bindings::pgprot_t {

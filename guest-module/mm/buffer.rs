@@ -59,14 +59,13 @@ impl Buffer {
         Ok(Self { owned, pages })
     }
 
-    /// Physical address of each page, for the device that shares them.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = PhysAddr> + '_ {
-        self.owned.iter().map(|page| {
-            // SAFETY: The page is owned by the buffer.
-            let pfn = unsafe { helpers::mapwitness_page_to_pfn(page.as_ptr()) };
+    /// Physical address of page `index`, for the device that shares it.
+    pub(crate) fn address(&self, index: usize) -> Option<PhysAddr> {
+        let page = self.owned.get(index)?;
+        // SAFETY: The page is owned by the buffer.
+        let pfn = unsafe { helpers::mapwitness_page_to_pfn(page.as_ptr()) };
 
-            (pfn as PhysAddr) << PAGE_SHIFT
-        })
+        Some((pfn as PhysAddr) << PAGE_SHIFT)
     }
 
     /// The pages, for functions that take all of a buffer.

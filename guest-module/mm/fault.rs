@@ -95,8 +95,8 @@ pub(crate) enum FaultError {
 /// - The vma is one that [`ClaimedVma::map_on_fault`](super::ClaimedVma::map_on_fault) has set up for this
 ///   kind of memory, or its descendant: it has the flags of that kind, and is not copy-on-write.
 pub(crate) struct Fault<'a, 'm, M> {
-    vmf: *mut bindings::vm_fault,
-    memory: &'m M,
+    pub(super) vmf: *mut bindings::vm_fault,
+    pub(super) memory: &'m M,
     _lock: PhantomData<&'a ()>,
 }
 
@@ -115,10 +115,7 @@ impl<'a, 'm, M: Memory> Fault<'a, 'm, M> {
 
     /// The page that was touched.
     pub(crate) fn page(&self) -> VmaPage {
-        let start = self.vma_range().start;
-
-        // The kernel looked the vma up by this address, so it does not lie below the start.
-        VmaPage::new((self.address() - start) >> PAGE_SHIFT, self.pgoff())
+        self.page_at(self.address())
     }
 
     /// Whether the access was a store.
@@ -154,7 +151,7 @@ impl<'a, 'm, M: Memory> Fault<'a, 'm, M> {
         Ok(())
     }
 
-    fn vma(&self) -> *mut bindings::vm_area_struct {
+    pub(super) fn vma(&self) -> *mut bindings::vm_area_struct {
         // SAFETY: By the type invariants `vmf` is valid.
         unsafe { (*self.vmf).__bindgen_anon_1.vma }
     }
@@ -165,7 +162,7 @@ impl<'a, 'm, M: Memory> Fault<'a, 'm, M> {
     }
 
     /// Addresses of the vma.
-    fn vma_range(&self) -> Range<usize> {
+    pub(super) fn vma_range(&self) -> Range<usize> {
         // SAFETY: By the type invariants the vma is valid and locked.
         let range = unsafe { (*self.vma()).__bindgen_anon_1.__bindgen_anon_1 };
 
@@ -173,24 +170,28 @@ impl<'a, 'm, M: Memory> Fault<'a, 'm, M> {
     }
 
     /// First byte of the page that was touched.
-    fn address(&self) -> usize {
+    pub(super) fn address(&self) -> usize {
         // SAFETY: By the type invariants `vmf` is valid.
         unsafe { (*self.vmf).__bindgen_anon_1.address }
     }
 
     /// Offset of the page that was touched, in pages.
-    fn pgoff(&self) -> usize {
+    pub(super) fn pgoff(&self) -> usize {
         // SAFETY: By the type invariants `vmf` is valid.
         unsafe { (*self.vmf).__bindgen_anon_1.pgoff }
     }
 
     /// The page of the vma at `address`, which lies in it.
-    fn page_at(&self, address: usize) -> VmaPage {
-        let start = self.vma_range().start;
+    pub(super) fn page_at(&self, address: usize) -> VmaPage {
+        let vma = self.vma_range();
         // Offsets follow addresses, in either direction.
         let pgoff = (self.pgoff() + (address >> PAGE_SHIFT)) - (self.address() >> PAGE_SHIFT);
 
-        VmaPage::new((address - start) >> PAGE_SHIFT, pgoff)
+        VmaPage::new(
+            (address - vma.start) >> PAGE_SHIFT,
+            pgoff,
+            (vma.end - vma.start) >> PAGE_SHIFT,
+        )
     }
 }
 
@@ -242,7 +243,7 @@ impl<'a> Fault<'a, '_, Window> {
 
     /// The pages around the one that was touched, as addresses: those of its naturally aligned stretch of
     /// [`AROUND_NPAGES`] that lie in the vma.
-    fn neighbourhood(&self) -> Range<usize> {
+    pub(super) fn neighbourhood(&self) -> Range<usize> {
         let len_bytes = AROUND_NPAGES << PAGE_SHIFT;
         let first = self.address() & !(len_bytes - 1);
         let vma = self.vma_range();
@@ -306,7 +307,7 @@ const HUGE_SHIFT: usize = bindings::PMD_SHIFT as usize;
 /// # Invariants
 ///
 /// Those of [`Fault`]; and the fault is of the order of 2 MiB.
-pub(crate) struct HugeFault<'a, 'm, M>(Fault<'a, 'm, M>);
+pub(crate) struct HugeFault<'a, 'm, M>(pub(super) Fault<'a, 'm, M>);
 
 impl<'a, 'm, M: Memory> HugeFault<'a, 'm, M> {
     /// [`None`] when the fault is of another order.
@@ -377,7 +378,7 @@ pub(crate) struct Installed<'a> {
 }
 
 impl Installed<'_> {
-    fn with(outcome: bindings::vm_fault_t) -> Self {
+    pub(super) fn with(outcome: bindings::vm_fault_t) -> Self {
         Self {
             outcome,
             _fault: PhantomData,

@@ -13,7 +13,7 @@ use kernel::{bindings, fs::File};
 ///
 /// `mapping` is valid, and `self` owns a reference on its host inode, which keeps it so.
 pub(crate) struct FileMapping {
-    mapping: NonNull<bindings::address_space>,
+    pub(super) mapping: NonNull<bindings::address_space>,
 }
 
 // SAFETY: An inode reference may be dropped, and its mapping be unmapped, by any thread.

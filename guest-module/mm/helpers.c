@@ -62,6 +62,11 @@ void mapwitness_get_page(struct page *page)
 	get_page(page);
 }
 
+void mapwitness_put_page(struct page *page)
+{
+	put_page(page);
+}
+
 unsigned long mapwitness_page_to_pfn(const struct page *page)
 {
 	return page_to_pfn(page);

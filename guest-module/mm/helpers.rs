@@ -63,6 +63,10 @@ extern "C" {
     /// `get_page()`.
     pub(super) fn mapwitness_get_page(page: *mut bindings::page);
 
+    /// `put_page()`; no page of a good driver goes but with its owner.
+    #[allow(dead_code)]
+    pub(super) fn mapwitness_put_page(page: *mut bindings::page);
+
     /// `page_to_pfn()`.
     pub(super) fn mapwitness_page_to_pfn(page: *const bindings::page) -> ffi::c_ulong;
 

@@ -86,9 +86,9 @@ pub(crate) trait Frames {
 ///
 /// There is at least one page, and all pages from `first` to `first + npages - 1` lie inside `memory`.
 pub(crate) struct Span<'m, M> {
-    memory: &'m M,
-    first: usize,
-    npages: usize,
+    pub(super) memory: &'m M,
+    pub(super) first: usize,
+    pub(super) npages: usize,
 }
 
 impl<'m, M> Span<'m, M> {

@@ -11,6 +11,8 @@ mod in_flight;
 mod memory;
 mod misc;
 mod setup;
+#[cfg(not(mapwitness_variant = "good"))]
+pub(crate) mod spoil;
 mod vm_ops;
 mod window;
 

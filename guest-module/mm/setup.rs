@@ -31,7 +31,7 @@ pub(crate) type Offered<V> = <<V as BeingMapped>::File as MappableFile>::Memory;
 ///
 /// No page table entry has been installed in it.
 pub(crate) struct VmaSetup<V> {
-    vma: V,
+    pub(super) vma: V,
 }
 
 impl<V: BeingMapped> VmaSetup<V> {
@@ -70,7 +70,7 @@ impl<V: BeingMapped> VmaSetup<V> {
 ///
 /// Those of [`VmaSetup`]; and `VM_MAYSHARE` is set.
 pub(crate) struct SharedVma<V> {
-    vma: V,
+    pub(super) vma: V,
 }
 
 impl<V: BeingMapped> SharedVma<V> {
@@ -150,8 +150,8 @@ impl<V: BeingMapped> SharedVma<V> {
 /// - The memory has as many pages from `first` on as the vma has.
 /// - If the memory is read-only, then neither `VM_WRITE` nor `VM_MAYWRITE` is set.
 pub(crate) struct ClaimedVma<V> {
-    vma: V,
-    first: usize,
+    pub(super) vma: V,
+    pub(super) first: usize,
 }
 
 impl<V: BeingMapped> ClaimedVma<V> {
@@ -229,6 +229,7 @@ where
                 index,
                 // Inside the window, by the type invariants.
                 offered: self.first + index,
+                npages,
             })
         };
         let mut done = 0;
@@ -293,18 +294,28 @@ where
 pub(crate) struct VmaPage {
     index: usize,
     offered: usize,
+    npages: usize,
 }
 
 // A driver needs one or the other, depending on the order in which it shows its pages.
 #[allow(dead_code)]
 impl VmaPage {
-    pub(super) fn new(index: usize, offered: usize) -> Self {
-        Self { index, offered }
+    pub(super) fn new(index: usize, offered: usize, npages: usize) -> Self {
+        Self {
+            index,
+            offered,
+            npages,
+        }
     }
 
     /// Number of pages of the vma that lie before it.
     pub(crate) fn index(self) -> usize {
         self.index
+    }
+
+    /// Number of pages of the vma.
+    pub(crate) fn vma_npages(self) -> usize {
+        self.npages
     }
 
     /// The page of the memory that user space asked for here: in a mapping that was

@@ -127,14 +127,15 @@ impl<T: FaultOperations> VmOperations<T> {
             return 0;
         };
         // SAFETY: By the caller's promise `vma` is valid.
-        let start = unsafe { (*vma).__bindgen_anon_1.__bindgen_anon_1.vm_start };
+        let range = unsafe { (*vma).__bindgen_anon_1.__bindgen_anon_1 };
         // SAFETY: As above.
         let pgoff = unsafe { (*vma).vm_pgoff };
-        let index = (address - start) >> PAGE_SHIFT;
+        let index = (address - range.vm_start) >> PAGE_SHIFT;
+        let npages = (range.vm_end - range.vm_start) >> PAGE_SHIFT;
 
         from_result(|| {
             operations
-                .may_split(VmaPage::new(index, pgoff + index))
+                .may_split(VmaPage::new(index, pgoff + index, npages))
                 .map(|()| 0)
         })
     }

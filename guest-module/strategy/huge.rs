@@ -45,18 +45,13 @@ impl FaultOperations for DeviceFile<Huge> {
     }
 
     fn fault<'a>(&self, fault: Fault<'a, '_, Window>) -> Result<Installed<'a>, FaultError> {
-        self.shared().while_shown(|| {
-            let source = planted::source_page(fault.page());
-
-            fault.install(source)
-        })
+        self.shared().while_shown(|| planted::answer(fault))
     }
 
     fn huge_fault<'a>(
         &self,
         fault: HugeFault<'a, '_, Window>,
     ) -> Result<Installed<'a>, FaultError> {
-        self.shared()
-            .while_shown(|| fault.install(planted::source_page))
+        self.shared().while_shown(|| planted::answer_huge(fault))
     }
 }

@@ -42,10 +42,6 @@ impl FaultOperations for DeviceFile<Lazy> {
     }
 
     fn fault<'a>(&self, fault: Fault<'a, '_, Window>) -> Result<Installed<'a>, FaultError> {
-        self.shared().while_shown(|| {
-            let source = planted::source_page(fault.page());
-
-            fault.install(source)
-        })
+        self.shared().while_shown(|| planted::answer(fault))
     }
 }

@@ -42,11 +42,7 @@ impl FaultOperations for DeviceFile<Whole> {
     }
 
     fn fault<'a>(&self, fault: Fault<'a, '_, Window>) -> Result<Installed<'a>, FaultError> {
-        self.shared().while_shown(|| {
-            let source = planted::source_page(fault.page());
-
-            fault.install(source)
-        })
+        self.shared().while_shown(|| planted::answer(fault))
     }
 
     fn may_split(&self, _page: VmaPage) -> Result {
