@@ -36,7 +36,7 @@ impl Guest {
         // The kernel would only say, much later, that it finds no init.
         initramfs::check(&config.initramfs)?;
         let mut vm = build_scrambled(config)?;
-        let stamps = Stamps::new(config.scramble_seed);
+        let stamps = Stamps::of(&vm, config.scramble_seed);
         for (index, window) in vm.windows().iter().enumerate() {
             stamps.fill(index, window);
         }
