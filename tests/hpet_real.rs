@@ -13,7 +13,7 @@ use addr::{Gva, PAGE_SIZE};
 use common::{errno, signal};
 use faults::{KvmSlot, Memory};
 use harness::observe::Judged;
-use harness::{Guest, Mapping, MappingSpec, Outcome, Presence, Strategy};
+use harness::{Guest, Mapping, MappingSpec, Outcome, Presence, reference};
 use monitor::{HPET_NAME, SlotUse};
 use rstest::rstest;
 use walk::MemoryType;
@@ -52,28 +52,23 @@ fn page_of(guest: &Guest) -> DevicePage {
     }
 }
 
-/// What the contract says of the page.
-fn contract(guest: &Guest) -> [Expected; 1] {
-    [Expected::Present {
-        page: page_of(guest),
-        access: Access::READ,
-        memory_type: MemoryType::UncachedMinus,
-    }]
-}
-
-/// Maps the page shared, for reading, through a file that is closed again.
-fn mapped(guest: &mut Guest) -> Mapping {
-    let fd = open(guest);
+/// Maps all that the contract offers as `prot` and `sharing` say, through a file that
+/// is closed again.
+fn map(guest: &mut Guest, prot: Prot, sharing: Sharing) -> Outcome<Mapping> {
+    let file = reference::real_hpet();
     let spec = MappingSpec {
-        strategy: Strategy::Eager,
-        window: page_of(guest).window,
-        first_page: 0,
-        npages: 1,
-        prot: Prot::READ,
+        prot,
+        sharing,
+        ..MappingSpec::whole(&file, &file.ranges[0])
     };
-    let mapping = guest.map(fd, &spec).expect("an answer").expect("mapped");
+    let fd = open(guest);
+    let mapping = guest.map(fd, &spec).expect("an answer");
     guest.close(fd).expect("an answer").expect("closed");
     mapping
+}
+
+fn mapped(guest: &mut Guest) -> Mapping {
+    map(guest, Prot::READ, Sharing::Shared).expect("mapped")
 }
 
 fn load(guest: &mut Guest, gva: Gva, offset: u64) -> u64 {
@@ -239,26 +234,17 @@ fn a_mapping_is_inherited_and_never_grown() {
     assert_witnessed(&guest.witness_in_use(&mapping).expect("walked"));
 }
 
-fn private(guest: &mut Guest, prot: Prot) -> Outcome<Gva> {
-    let fd = open(guest);
-    let answer = guest.mmap(fd, 0, PAGE_SIZE, prot, Sharing::Private);
-    guest.close(fd).expect("an answer").expect("closed");
-    answer.expect("an answer")
-}
-
 /// The mapping covers the whole vma, so `remap_pfn_range` allows it to be private.
 /// Until a store it shows the device; a store gives the process a page of RAM with
 /// what the registers held then, and the device notices nothing.
 #[test]
 fn a_private_mapping_becomes_a_copy_when_it_is_stored_to() {
     let mut guest = guest();
-    let gva = private(&mut guest, Prot::READ_WRITE).expect("allowed");
-    let mapping = Mapping {
-        gva,
-        ..mapped(&mut guest)
-    };
+    let mapping = map(&mut guest, Prot::READ_WRITE, Sharing::Private).expect("allowed");
+    let gva = mapping.gva;
     // Not writable in the tables, although the vma is: the page is yet to be copied.
-    assert_witnessed(&guest.witness_in_use(&mapping).expect("walked"));
+    let before = guest.witness(&mapping, &Presence::All).expect("walked");
+    assert_eq!((before.mismatch, before.present), (None, 1));
     let stored = guest.store(gva, 8, vec![0x0bad_c0de]).expect("an answer");
     stored.expect("private pages can be stored to");
 
@@ -270,8 +256,8 @@ fn a_private_mapping_becomes_a_copy_when_it_is_stored_to() {
     // The copy keeps the protection of the vma: RAM, and yet uncached.
     assert_eq!(found.memory_type, MemoryType::UncachedMinus);
 
-    let judged = guest.judge(&mapping, &contract(&guest), None);
-    let mismatch = judged.expect("walked").mismatch.expect("another page");
+    let judged = guest.witness(&mapping, &Presence::All).expect("walked");
+    let mismatch = judged.mismatch.expect("another page");
     assert_eq!(mismatch.link, Link::GuestWalk);
     let page = page_of(&guest);
     assert_eq!(load(&mut guest, gva, IDENTITY), 0x0bad_c0de);
@@ -289,11 +275,7 @@ fn a_private_mapping_becomes_a_copy_when_it_is_stored_to() {
 #[test]
 fn a_private_mapping_for_reading_is_the_page() {
     let mut guest = guest();
-    let gva = private(&mut guest, Prot::READ).expect("allowed");
-    let mapping = Mapping {
-        gva,
-        ..mapped(&mut guest)
-    };
+    let mapping = map(&mut guest, Prot::READ, Sharing::Private).expect("allowed");
     assert_witnessed(&guest.witness_in_use(&mapping).expect("walked"));
 }
 
@@ -370,23 +352,6 @@ fn it_may_be_executed() {
         exec: true,
         ..Prot::READ
     };
-    let fd = open(&mut guest);
-    let gva = guest
-        .mmap(fd, 0, PAGE_SIZE, exec, Sharing::Shared)
-        .expect("an answer")
-        .expect("mapped");
-    let mapping = Mapping {
-        gva,
-        ..mapped(&mut guest)
-    };
-    let executable = [Expected::Present {
-        page: page_of(&guest),
-        access: Access {
-            exec: true,
-            ..Access::READ
-        },
-        memory_type: MemoryType::UncachedMinus,
-    }];
-    let judged = guest.judge(&mapping, &executable, None).expect("walked");
-    assert_eq!((judged.mismatch, judged.present), (None, 1));
+    let mapping = map(&mut guest, exec, Sharing::Shared).expect("allowed");
+    assert_witnessed(&guest.witness_in_use(&mapping).expect("walked"));
 }

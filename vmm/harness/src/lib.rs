@@ -14,6 +14,7 @@ pub mod observe;
 pub mod outcome;
 pub mod own_driver;
 mod promises;
+pub mod reference;
 pub mod report;
 mod steps;
 mod tally;
