@@ -21,7 +21,8 @@
 //!
 //! Hazards of the original, kept:
 //!
-//! - The size is an `unsigned int`: of a mapping of 4 GiB and a page only the page is looked at.
+//! - The size is an `unsigned int`: of a mapping of 4 GiB and a page only the page is looked at. It is
+//!   mapped at the start of the vma, uncached: x86 keeps the memory type only of a remap that fills its vma.
 //! - Faults of the lazy bridge see the whole aperture, whatever the segment; after the front of a mapping
 //!   has been unmapped, each page that is touched first then is another.
 //! - A mapping outlives its segment, its client, its controller and its file.
@@ -47,7 +48,6 @@ use crate::mm::{
     PlainVma, //
 };
 use kernel::{
-    current,
     fs::File,
     mm::virt::{flags, vm_flags_t},
     new_mutex,
@@ -57,6 +57,17 @@ use kernel::{
     task::{Kuid, Pid},
     uaccess::{UserSlice, UserSliceReader}, //
 };
+
+extern "C" {
+    /// `task_pid_nr(current)`.
+    fn mapwitness_current_pid() -> Pid;
+}
+
+/// The calling thread.
+fn current_pid() -> Pid {
+    // SAFETY: The function has no requirements: there always is a current task.
+    unsafe { mapwitness_current_pid() }
+}
 
 /// What the size of an aperture is counted in.
 pub(super) const MIB: usize = 0x10_0000;
@@ -170,7 +181,7 @@ impl Persona for Agp {
     type File = u64;
 
     fn open(self: &Arc<Self>, _: &File) -> Result<u64> {
-        let pid = current!().pid();
+        let pid = current_pid();
         let mut state = self.state.lock();
         let number = state.next;
         let client = state.client(pid).is_some();
@@ -209,7 +220,7 @@ impl Persona for Agp {
             if (size as usize).wrapping_add(offset) > self.size() as usize {
                 return Err(EINVAL);
             }
-            let client = state.client(current!().pid()).ok_or(EPERM)?;
+            let client = state.client(current_pid()).ok_or(EPERM)?;
             let is_this = |segment: &Segment| {
                 segment.start == offset >> PAGE_SHIFT
                     && segment.npages == size as usize >> PAGE_SHIFT
