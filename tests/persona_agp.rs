@@ -12,7 +12,8 @@ use std::sync::Arc;
 use addr::PAGE_SIZE;
 use common::{errno, guest, signal};
 use contract::FileContract;
-use harness::{Guest, Outcome, Presence, reference};
+use harness::reference;
+use harness::{Guest, Outcome, Presence};
 use personas::{Ask, answer, assert_in_use, assert_no_complaints, map_fd, open, window};
 use walk::MemoryType;
 use wire::personas::{AGP_ACQUIRE, AGP_MAX_SEGMENTS, AGP_RELEASE, AGP_RESERVE};
@@ -32,6 +33,12 @@ struct Segment {
     start: u64,
     npages: u64,
     prot: Prot,
+}
+
+/// What a client is promised that has this segment.
+fn segment_file(guest: &Guest, start: u64, npages: u64) -> Arc<FileContract> {
+    let segment = reference::Segment { start, npages };
+    reference::agp_client(&aperture(guest), segment)
 }
 
 fn segment(start: u64, npages: u64, prot: Prot) -> Segment {
@@ -103,7 +110,7 @@ fn refused(guest: &mut Guest, fd: Fd, first_page: u64, npages: u64, prot: Prot) 
 
 /// Maps a client's segment and unmaps it when `check` is done.
 fn with_segment(guest: &mut Guest, fd: Fd, start: u64, npages: u64, prot: Prot) {
-    let file = reference::agp_client(&aperture(guest), start, npages);
+    let file = segment_file(guest, start, npages);
     let ask = Ask::shared(npages, prot).at(start);
     let mapping = map_fd(guest, fd, &file, ask).expect("mapped");
     personas::assert_all_present(guest, &mapping);
@@ -174,11 +181,11 @@ fn a_segment_is_found_by_the_protection_of_its_pages() {
     let control = controller(&mut guest, EAGER);
     let segments = [segment(4, 2, Prot::READ), segment(8, 2, RW)];
     let fd = client(&mut guest, EAGER, control, &segments);
-    let file = reference::agp_client(&aperture(&guest), 4, 2);
+    let file = segment_file(&guest, 4, 2);
     let reading = Ask::private(2, Prot::READ).at(4);
     let mapping = map_fd(&mut guest, fd, &file, reading).expect("mapped");
     assert_in_use(&mut guest, &mapping);
-    let file = reference::agp_client(&aperture(&guest), 8, 2);
+    let file = segment_file(&guest, 8, 2);
     let writing = map_fd(&mut guest, fd, &file, Ask::private(2, RW).at(8));
     assert_eq!(errno(writing), libc::EINVAL);
 }
@@ -268,7 +275,7 @@ fn a_mapping_outlives_its_segment_its_file_and_its_controller() {
     let mut guest = guest();
     let control = controller(&mut guest, EAGER);
     let fd = client(&mut guest, EAGER, control, &[segment(2, 3, RW)]);
-    let file = reference::agp_client(&aperture(&guest), 2, 3);
+    let file = segment_file(&guest, 2, 3);
     let ask = Ask::shared(3, RW).at(2);
     let mapping = map_fd(&mut guest, fd, &file, ask).expect("mapped");
     let pid = guest.current_pid();
@@ -292,7 +299,7 @@ fn a_size_beyond_32_bits_is_taken_for_its_remainder() {
     let fd = client(&mut guest, EAGER, control, &[segment(5, 1, RW)]);
     // The kernel keeps the memory type only of a remap that fills its vma (x86 PAT): of
     // this one stores are not combined.
-    let mut file = FileContract::clone(&reference::agp_client(&aperture(&guest), 5, 1));
+    let mut file = FileContract::clone(&segment_file(&guest, 5, 1));
     file.ranges[0].memory_type = MemoryType::UncachedMinus;
     let file = Arc::new(file);
     let long = Ask::shared(LONG / PAGE_SIZE, RW).at(5);
@@ -317,7 +324,7 @@ fn a_size_beyond_32_bits_is_taken_for_its_remainder() {
 }
 
 fn lazy_file(guest: &Guest) -> Arc<FileContract> {
-    reference::agp_lazy(&aperture(guest))
+    reference::agp_lazy_controller(&aperture(guest))
 }
 
 #[test]
@@ -415,7 +422,7 @@ fn an_uncached_aperture_would_be_noticed() {
     let mut guest = guest();
     let control = controller(&mut guest, EAGER);
     let fd = client(&mut guest, EAGER, control, &[segment(2, 2, RW)]);
-    let mut file = FileContract::clone(&reference::agp_client(&aperture(&guest), 2, 2));
+    let mut file = FileContract::clone(&segment_file(&guest, 2, 2));
     file.ranges[0].memory_type = MemoryType::UncachedMinus;
     let ask = Ask::shared(2, RW).at(2);
     let mapping = map_fd(&mut guest, fd, &Arc::new(file), ask).expect("mapped");

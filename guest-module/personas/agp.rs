@@ -15,6 +15,8 @@
 //! 4. a controller's file: a size other than the aperture's: `EINVAL`. The offset is never looked at.
 //! 5. else `EPERM`
 //!
+//! Closing a client's file ends the client, closing the controller's ends all of its clients.
+//!
 //! What is mapped is shown at once and write-combined (`io_remap_pfn_range()`; a failure is `EAGAIN`), or
 //! by the operations of the bridge, which answer faults. Those are alpha's: a page is counted from the
 //! start of its vma, with no regard to the offset.

@@ -74,6 +74,7 @@ impl Strategy {
             }],
             refusals: refusals(window.read_only),
             copy_on_write: false,
+            refuses_writers: None,
             growth: Errno::EFAULT,
             fork: Fork::Pages,
         })

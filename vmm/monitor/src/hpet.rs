@@ -28,10 +28,10 @@ const ENABLE: u64 = 1 << 0;
 const COUNTER: u64 = 0x0f0;
 
 /// Number of comparators, the least that there must be.
-pub(crate) const TIMERS: u64 = 3;
+const TIMERS: u64 = INTERRUPTS.len() as u64;
 /// Inputs of the I/O APIC that the comparators' interrupts are said to be wired to,
 /// beyond the sixteen of old. None is ever raised.
-pub(crate) const INTERRUPTS: [u32; TIMERS as usize] = [20, 21, 22];
+pub(crate) const INTERRUPTS: [u32; 3] = [20, 21, 22];
 
 /// Femtoseconds per tick: 10 MHz, the slowest that there may be (2.2).
 const PERIOD_FS: u64 = 100_000_000;

@@ -31,13 +31,15 @@ pub const AGP_RELEASE: u32 = command(NONE, b'A', 2, 0);
 /// away), then [`AGP_MAX_SEGMENTS`] times: u64 first page, u64 pages, u64 `PROT_*`.
 ///
 /// The original has a pointer to the segments, and takes more of them.
-pub const AGP_RESERVE: u32 = command(WRITE, b'A', 4, AGP_RESERVE_LEN_BYTES as u32);
+pub const AGP_RESERVE: u32 = command(WRITE, b'A', 4, AGP_RESERVE_LEN);
 /// Most segments of one client.
 pub const AGP_MAX_SEGMENTS: usize = 4;
 /// Bytes of a segment.
 pub const AGP_SEGMENT_LEN_BYTES: usize = 24;
 /// Bytes of the argument of [`AGP_RESERVE`].
 pub const AGP_RESERVE_LEN_BYTES: usize = 8 + AGP_MAX_SEGMENTS * AGP_SEGMENT_LEN_BYTES;
+const AGP_RESERVE_LEN: u32 = 104;
+const _: () = assert!(AGP_RESERVE_LEN as usize == AGP_RESERVE_LEN_BYTES);
 
 /// The next fault finds, with its page in hand, that another has been quicker.
 pub const MSPEC_LOSE_RACE: u32 = command(NONE, b'm', 1, 0);
