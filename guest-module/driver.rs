@@ -12,6 +12,7 @@ mod files;
 #[allow(unreachable_pub)]
 mod ioctls;
 mod mm;
+mod personas;
 mod planted;
 #[allow(unreachable_pub)]
 mod regs;
@@ -38,6 +39,7 @@ use kernel::{
     },
 };
 use mm::{Buffer, Memory, Window};
+use personas::Personas;
 use shared::{AfterUnbind, Shared};
 use table::{Regs, WindowEntry};
 
@@ -59,6 +61,7 @@ kernel::acpi_device_table!(
 /// What exists while the driver is bound to the device.
 struct BoundDevice<'bound> {
     files: DeviceFiles,
+    personas: Personas,
     control: Option<Pin<KBox<Control>>>,
     offered: Arc<Everything>,
     _claims: KVec<Region>,
@@ -109,6 +112,8 @@ impl BoundDevice<'_> {
                 );
             })?;
         }
+        self.personas = Personas::new(&self.offered.windows)
+            .inspect_err(|e| dev_err!(dev, "cannot create the personas: {e:?}\n"))?;
         let control = Control::new(self.offered.clone()).inspect_err(|e| {
             dev_err!(dev, "cannot create the control file: {e:?}\n");
         })?;
@@ -122,6 +127,7 @@ impl Drop for BoundDevice<'_> {
         // First what user space can reach.
         self.control = None;
         self.files = DeviceFiles::new();
+        self.personas = Personas::none();
         for window in &self.offered.windows {
             window.unbind();
         }
@@ -170,6 +176,7 @@ impl platform::Driver for MapwitnessDriver {
         // From here on its dropping undoes everything.
         let mut bound = BoundDevice {
             files: DeviceFiles::new(),
+            personas: Personas::none(),
             control: None,
             offered: Arc::new(Everything { windows, buffers }, GFP_KERNEL)?,
             _claims: claims,

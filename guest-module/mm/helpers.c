@@ -5,6 +5,10 @@
  */
 #include "helpers.h"
 
+#ifdef CONFIG_X86
+#include <asm/set_memory.h>
+#endif
+
 pgprot_t mapwitness_pgprot_noncached(pgprot_t prot)
 {
 	return pgprot_noncached(prot);
@@ -70,6 +74,17 @@ void mapwitness_put_page(struct page *page)
 unsigned long mapwitness_page_to_pfn(const struct page *page)
 {
 	return page_to_pfn(page);
+}
+
+/* Where there is no such call, RAM is cached whatever is asked for. */
+int mapwitness_set_page_uncached(struct page *page, bool uncached)
+{
+#ifdef CONFIG_X86
+	return uncached ? set_pages_array_uc(&page, 1) :
+			  set_pages_array_wb(&page, 1);
+#else
+	return 0;
+#endif
 }
 
 bool mapwitness_pmd_has_table(const pmd_t *pmd)

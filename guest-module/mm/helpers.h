@@ -27,6 +27,7 @@ void mapwitness_mmap_action_map_kernel_pages(struct vm_area_desc *desc,
 void mapwitness_get_page(struct page *page);
 void mapwitness_put_page(struct page *page);
 unsigned long mapwitness_page_to_pfn(const struct page *page);
+int mapwitness_set_page_uncached(struct page *page, bool uncached);
 bool mapwitness_pmd_has_table(const pmd_t *pmd);
 vm_fault_t mapwitness_vmf_insert_pfn_pmd(struct vm_fault *vmf,
 					 unsigned long pfn, bool write);

@@ -70,6 +70,12 @@ extern "C" {
     /// `page_to_pfn()`.
     pub(super) fn mapwitness_page_to_pfn(page: *const bindings::page) -> ffi::c_ulong;
 
+    /// Has the kernel's own mapping of a page of RAM uncached (UC- on x86), or cached again.
+    pub(super) fn mapwitness_set_page_uncached(
+        page: *mut bindings::page,
+        uncached: bool,
+    ) -> ffi::c_int;
+
     /// Whether the entry points to a table of the lowest level.
     pub(super) fn mapwitness_pmd_has_table(pmd: *const bindings::pmd_t) -> bool;
 

@@ -10,6 +10,7 @@ mod helpers;
 mod in_flight;
 mod memory;
 mod misc;
+mod plain;
 mod setup;
 #[cfg(not(mapwitness_variant = "good"))]
 pub(crate) mod spoil;
@@ -23,5 +24,6 @@ pub(crate) use file_mapping::FileMapping;
 pub(crate) use in_flight::MmapsInFlight;
 pub(crate) use memory::{Access, Memory};
 pub(crate) use misc::{Hook, MappableDevice, MappableFile, Mmap, MmapPrepare};
+pub(crate) use plain::{Caching, PageProt, PlainFaults, PlainMapped, PlainPage, PlainVma, RamPage};
 pub(crate) use setup::{ClaimedVma, VmaPage, VmaSetup};
 pub(crate) use window::Window;

@@ -1,4 +1,5 @@
 //! Faults planted in the VMM behind its back: what it believes stays as it was.
+#![allow(dead_code, reason = "each test program uses its own part")]
 
 use std::fs;
 use std::os::fd::{IntoRawFd, OwnedFd};
@@ -140,5 +141,16 @@ impl Memory {
 
     pub fn hva(&self) -> Hva {
         Hva::new(self.0 as u64)
+    }
+
+    /// Puts `bytes` at its start.
+    pub fn fill(&self, bytes: &[u8]) {
+        assert!(
+            bytes.len() as u64 <= PAGE_SIZE,
+            "more than the least there is"
+        );
+        // SAFETY: the mapping has a page at least, is never unmapped, and `bytes` is
+        // memory of another allocation.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.cast(), bytes.len()) };
     }
 }

@@ -82,6 +82,7 @@ fn check(options: &CheckArgs, image: &GuestImage) -> anyhow::Result<Report> {
     let host = host_report(options)?;
     let mut config = VmConfig::new(image.vmlinux.clone(), image.initramfs.clone());
     config.vcpus = options.vcpus;
+    config.hpet = true;
     config.echo_console = options.verbose;
     if options.verbose {
         config.log_level = 7;

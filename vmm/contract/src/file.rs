@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use walk::MemoryType;
+use wire::OpenMode;
 
 use crate::access::Access;
 use crate::errno::Errno;
@@ -18,6 +19,9 @@ pub struct FileContract {
     pub path: String,
     /// What can be mapped; no two ranges have an offset in common.
     pub ranges: Vec<RangeContract>,
+    /// With which error open(2) refuses to open it for writing, if it does.
+    #[serde(default)]
+    pub refuses_writers: Option<Errno>,
     /// The checks of its mmap, in their order: the first that holds decides. What
     /// none of them refuses must be granted.
     pub refusals: Vec<Refusal>,
@@ -113,6 +117,14 @@ impl RangeContract {
 }
 
 impl FileContract {
+    /// How it is opened for everything that it may be used for.
+    pub const fn widest_mode(&self) -> OpenMode {
+        match self.refuses_writers {
+            Some(_) => OpenMode::ReadOnly,
+            None => OpenMode::ReadWrite,
+        }
+    }
+
     /// What page `page` of a mapping shows that begins at page `first_page` of the
     /// file; `None` where the file has nothing.
     pub fn shown(&self, first_page: u64, page: u64) -> Option<Shown<'_>> {
@@ -153,6 +165,7 @@ mod tests {
             ranges,
             refusals: Vec::new(),
             copy_on_write: false,
+            refuses_writers: None,
             growth: Errno::EFAULT,
             fork: Fork::Pages,
         }

@@ -44,7 +44,23 @@ impl FileContract {
         self.between_ranges(&mut list);
         self.of_conditions(&mut list);
         of_kernel(&mut list);
-        list.0
+        self.openable(list)
+    }
+
+    /// The requests, by files that are open as far as that can be had.
+    fn openable(&self, list: List) -> Vec<Named> {
+        if self.refuses_writers.is_none() {
+            return list.0;
+        }
+        let mut openable = List::default();
+        for Named { name, mut request } in list.0 {
+            match request.open {
+                OpenMode::WriteOnly => continue,
+                OpenMode::ReadWrite | OpenMode::ReadOnly => request.open = OpenMode::ReadOnly,
+            }
+            openable.push(name, request);
+        }
+        openable.0
     }
 
     /// Where a range ends, the next one may begin, or nothing.

@@ -30,6 +30,7 @@ fn file(ranges: Vec<RangeContract>, refusals: &[(Condition, Errno)]) -> FileCont
             .map(|(when, errno)| Refusal::new(*when, *errno))
             .collect(),
         copy_on_write: false,
+        refuses_writers: None,
         growth: Errno::EFAULT,
         fork: Fork::Pages,
     }

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use contract::FileContract;
-use wire::OpenMode;
 use witness::second_level::LiveTables;
 
 use crate::answers::check_answers;
@@ -47,10 +46,12 @@ pub fn check(
     options: CheckOptions,
 ) -> Result<Report, HarnessError> {
     let modules = guest.load_modules(driver)?;
+    guest.prepare(driver)?;
     let mut found = Found::default();
     for file in &driver.files {
         found.add(check_file(guest, file)?);
     }
+    guest.end_preparations()?;
     guest.unload_modules(&modules)?;
     let kernel_complaints = guest.kernel_complaints()?;
     let cr4 = guest.vm().paging_regs()?.cr4;
@@ -129,7 +130,7 @@ fn check_file(guest: &mut Guest, file: &Arc<FileContract>) -> Result<Found, Harn
     let mut found = Found::default();
     for range in &file.ranges {
         let spec = MappingSpec::whole(file, range);
-        if file.predict(&spec.request(OpenMode::ReadWrite)) != contract::Answer::Maps {
+        if file.predict(&spec.request(file.widest_mode())) != contract::Answer::Maps {
             // The contract does not grant a whole range at once.
             continue;
         }
@@ -137,7 +138,7 @@ fn check_file(guest: &mut Guest, file: &Arc<FileContract>) -> Result<Found, Harn
             1 => file.name.clone(),
             _ => format!("{}: the range at page {}", file.name, spec.first_page),
         };
-        let fd = open(guest, &file.path, OpenMode::ReadWrite)?;
+        let fd = open(guest, &file.path, file.widest_mode())?;
         let report = check_mapping(guest, fd, &spec, name, &mut found.tally)?;
         close(guest, fd)?;
         found.mappings.push(report);

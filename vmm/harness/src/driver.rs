@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use contract::FileContract;
 use guest_images::MODULE_PATH;
-use wire::OpenMode;
+use wire::{Fd, OpenMode};
 use witness::Plan;
 
 use crate::error::HarnessError;
 use crate::guest::Guest;
 use crate::outcome::Refusal;
 use crate::own_driver;
-use crate::steps::needed;
+use crate::reference;
+use crate::steps::{close, needed, open};
 
 /// A kernel module of the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,31 @@ pub struct Driver {
     pub modules: Vec<Module>,
     /// What each of its files promises.
     pub files: Vec<Arc<FileContract>>,
+    /// What is done before its files are asked for anything.
+    pub preparations: Vec<Preparation>,
+}
+
+/// A file that is opened and kept open, and what it is told so that others of the same
+/// path do as they promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preparation {
+    /// The files' path.
+    pub path: String,
+    /// What it is told by ioctl(2) when it is opened, in this order.
+    pub at_first: Vec<Command>,
+    /// What it is told before each of the others is opened.
+    pub each_time: Vec<Command>,
+}
+
+/// An ioctl(2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// The command's number.
+    pub number: u32,
+    /// Whether the argument begins with the calling process's pid, in 4 bytes.
+    pub with_pid: bool,
+    /// The argument, or what follows the pid.
+    pub argument: Vec<u8>,
 }
 
 impl Driver {
@@ -39,7 +65,11 @@ impl Driver {
                 path: MODULE_PATH.to_owned(),
                 parameters: String::new(),
             }],
-            files: own_driver::files(plan),
+            files: own_driver::files(plan)
+                .into_iter()
+                .chain(reference::files(plan))
+                .collect(),
+            preparations: reference::preparations(plan),
         }
     }
 }
@@ -73,6 +103,54 @@ impl Guest {
             self.require_file(&file.path)?;
         }
         self.loaded_modules()
+    }
+
+    /// Does what the driver's files need to keep their promises, from here on each time
+    /// that the check opens one.
+    ///
+    /// # Errors
+    /// [`HarnessError::Refused`] when one of the steps fails.
+    pub(crate) fn prepare(&mut self, driver: &Driver) -> Result<(), HarnessError> {
+        for preparation in &driver.preparations {
+            let fd = open(self, &preparation.path, OpenMode::ReadWrite)?;
+            self.tell(fd, &preparation.at_first)?;
+            self.held_mut().push((fd, preparation.clone()));
+        }
+        Ok(())
+    }
+
+    /// Closes the files that are held open for that.
+    ///
+    /// # Errors
+    /// [`HarnessError::Refused`] when one of them cannot be closed.
+    pub(crate) fn end_preparations(&mut self) -> Result<(), HarnessError> {
+        while let Some((fd, _)) = self.held_mut().pop() {
+            close(self, fd)?;
+        }
+        Ok(())
+    }
+
+    /// What must be done each time before a file of this path is opened.
+    pub(crate) fn prepare_to_open(&mut self, path: &str) -> Result<(), HarnessError> {
+        let here = |(_, held): &&(Fd, Preparation)| held.path == path;
+        let told = self.held_mut().iter().find(here).cloned();
+        match told {
+            Some((fd, preparation)) => self.tell(fd, &preparation.each_time),
+            None => Ok(()),
+        }
+    }
+
+    fn tell(&mut self, fd: Fd, commands: &[Command]) -> Result<(), HarnessError> {
+        for command in commands {
+            let mut argument = Vec::new();
+            if command.with_pid {
+                argument.extend(self.current_pid().to_le_bytes());
+            }
+            argument.extend(&command.argument);
+            let answer = self.ioctl(fd, command.number, argument)?;
+            needed(|| format!("ioctl {:#x}", command.number), answer)?;
+        }
+        Ok(())
     }
 
     /// Unloads modules of these names, in this order.

@@ -3,11 +3,12 @@
 use guest_images::initramfs;
 use guest_kernel::{KernelFacts, KernelView, ViewError};
 use monitor::{Vm, VmConfig, Window};
-use wire::Reply;
+use wire::{Fd, Reply};
 use witness::Plan;
 use witness::host_frame::{FrameError, Pagemap};
 use witness::stamp::Stamps;
 
+use crate::driver::Preparation;
 use crate::error::HarnessError;
 
 /// How often windows are built anew to get host pages that are apart.
@@ -24,6 +25,8 @@ pub struct Guest {
     mappings: u64,
     /// The process that holds the doorbell.
     current_pid: i32,
+    /// Files that are held open for others, with what each is told.
+    held: Vec<(Fd, Preparation)>,
 }
 
 impl Guest {
@@ -36,7 +39,7 @@ impl Guest {
         // The kernel would only say, much later, that it finds no init.
         initramfs::check(&config.initramfs)?;
         let mut vm = build_scrambled(config)?;
-        let stamps = Stamps::new(config.scramble_seed);
+        let stamps = Stamps::of(&vm, config.scramble_seed);
         for (index, window) in vm.windows().iter().enumerate() {
             stamps.fill(index, window);
         }
@@ -57,6 +60,7 @@ impl Guest {
             kernel_release: String::new(),
             mappings: 0,
             current_pid: 0,
+            held: Vec::new(),
         };
         let answer = guest.read_answer()?;
         guest.current_pid = answer.pid;
@@ -105,6 +109,10 @@ impl Guest {
     /// its tables.
     pub fn current_pid(&self) -> i32 {
         self.current_pid
+    }
+
+    pub(crate) fn held_mut(&mut self) -> &mut Vec<(Fd, Preparation)> {
+        &mut self.held
     }
 
     pub(crate) fn set_current_pid(&mut self, pid: i32) {

@@ -14,12 +14,13 @@ pub mod observe;
 pub mod outcome;
 pub mod own_driver;
 mod promises;
+pub mod reference;
 pub mod report;
 mod steps;
 mod tally;
 
 pub use check::{CheckOptions, check};
-pub use driver::{Driver, Module};
+pub use driver::{Command, Driver, Module, Preparation};
 pub use error::HarnessError;
 pub use guest::Guest;
 pub use mapping::{Mapping, MappingSpec, Presence};

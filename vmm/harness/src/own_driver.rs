@@ -8,6 +8,7 @@ use std::sync::Arc;
 use contract::{
     Access, Backing, Condition, Errno, FileContract, Fork, Offset, RangeContract, Refusal, When,
 };
+use monitor::HPET_NAME;
 use walk::MemoryType;
 use witness::Plan;
 
@@ -47,7 +48,11 @@ impl Strategy {
     /// The whole window is there, uncached (UC-); nothing of a device is ever
     /// executable.
     pub fn file(self, plan: &Plan, index: usize) -> Option<FileContract> {
-        let window = plan.windows.get(index)?;
+        // The page of the event timer is none of the device's.
+        let window = plan
+            .windows
+            .get(index)
+            .filter(|one| one.name != HPET_NAME)?;
         Some(FileContract {
             name: format!("{}/{}", self.name, window.name),
             strategy: self.name.to_owned(),
@@ -69,6 +74,7 @@ impl Strategy {
             }],
             refusals: refusals(window.read_only),
             copy_on_write: false,
+            refuses_writers: None,
             growth: Errno::EFAULT,
             fork: Fork::Pages,
         })

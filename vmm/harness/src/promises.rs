@@ -29,6 +29,7 @@ pub(crate) fn check_promises(
     file: &Arc<FileContract>,
 ) -> Result<Vec<PromiseReport>, HarnessError> {
     let mut reports = Vec::new();
+    reports.extend(writers_refused(guest, file)?);
     for range in &file.ranges {
         let mut on_range = OnRange {
             guest: &mut *guest,
@@ -45,6 +46,27 @@ pub(crate) fn check_promises(
         on_range.private_stores()?;
     }
     Ok(reports)
+}
+
+/// A file that is for reading alone cannot be opened otherwise.
+fn writers_refused(
+    guest: &mut Guest,
+    file: &Arc<FileContract>,
+) -> Result<Option<PromiseReport>, HarnessError> {
+    let Some(errno) = file.refuses_writers else {
+        return Ok(None);
+    };
+    let mut answer = guest.open(&file.path, OpenMode::ReadWrite)?;
+    if let Ok(fd) = answer {
+        close(guest, fd)?;
+    } else {
+        answer = guest.open(&file.path, OpenMode::WriteOnly)?;
+        if let Ok(fd) = answer {
+            close(guest, fd)?;
+        }
+    }
+    let kept = Kept::answered(Refusal::Errno(errno.raw()), answer.map(drop));
+    Ok(Some(kept.report(file, "open for writing")))
 }
 
 /// What became of a promise.
@@ -83,6 +105,16 @@ impl Kept {
         }
     }
 
+    fn report(self, file: &FileContract, name: &str) -> PromiseReport {
+        PromiseReport {
+            name: format!("{}: {name}", file.name),
+            expected: self.expected,
+            found: self.found,
+            verdict: Verdict::of(self.good),
+            mismatch: self.mismatch,
+        }
+    }
+
     /// A step that had to work and did not.
     fn refused(expected: &str, refusal: Refusal) -> Self {
         Self {
@@ -114,7 +146,7 @@ impl OnRange<'_> {
             (!exec, "mprotect to PROT_EXEC", READ_EXEC),
         ];
         for (_, name, prot) in beyond.into_iter().filter(|(wanting, ..)| *wanting) {
-            self.raise(name, OpenMode::ReadWrite, prot)?;
+            self.raise(name, self.file.widest_mode(), prot)?;
         }
         Ok(())
     }
@@ -143,122 +175,147 @@ impl OnRange<'_> {
     /// Rights that the range has can be had later, and reach the tables.
     fn rights_raised(&mut self) -> Result<(), HarnessError> {
         let most = self.most();
-        let Some(spec) = self.granted(Prot::READ, Sharing::Shared, OpenMode::ReadWrite) else {
+        let Some(spec) = self.granted(Prot::READ, Sharing::Shared, self.file.widest_mode()) else {
             return Ok(());
         };
         if !most.write && !most.exec {
             return Ok(());
         }
         let name = "mprotect to all rights that it may have";
-        self.keep(name, &spec, OpenMode::ReadWrite, &mut |guest, mapping| {
-            let before = guest.witness_in_use(mapping)?;
-            Ok(match protected(guest, mapping, most)? {
-                Ok(raised) => Kept::looked(PAGES, [before, guest.witness_in_use(&raised)?]),
-                Err(refusal) => Kept::refused(PAGES, refusal),
-            })
-        })
+        self.keep(
+            name,
+            &spec,
+            self.file.widest_mode(),
+            &mut |guest, mapping| {
+                let before = guest.witness_in_use(mapping)?;
+                Ok(match protected(guest, mapping, most)? {
+                    Ok(raised) => Kept::looked(PAGES, [before, guest.witness_in_use(&raised)?]),
+                    Err(refusal) => Kept::refused(PAGES, refusal),
+                })
+            },
+        )
     }
 
     /// Rights that are taken away are gone from the tables, and can be given back.
     fn rights_lowered(&mut self) -> Result<(), HarnessError> {
         let most = self.most();
-        let Some(spec) = self.granted(most, Sharing::Shared, OpenMode::ReadWrite) else {
+        let Some(spec) = self.granted(most, Sharing::Shared, self.file.widest_mode()) else {
             return Ok(());
         };
         let name = "mprotect to PROT_READ, to PROT_NONE and back";
-        self.keep(name, &spec, OpenMode::ReadWrite, &mut |guest, mapping| {
-            let mut looks = vec![guest.witness_in_use(mapping)?];
-            for prot in [Prot::READ, Prot::NONE, most] {
-                match protected(guest, mapping, prot)? {
-                    Ok(now) => {
-                        looks.push(guest.witness(&now, &Presence::All)?);
-                        looks.push(guest.witness_in_use(&now)?);
+        self.keep(
+            name,
+            &spec,
+            self.file.widest_mode(),
+            &mut |guest, mapping| {
+                let mut looks = vec![guest.witness_in_use(mapping)?];
+                for prot in [Prot::READ, Prot::NONE, most] {
+                    match protected(guest, mapping, prot)? {
+                        Ok(now) => {
+                            looks.push(guest.witness(&now, &Presence::All)?);
+                            looks.push(guest.witness_in_use(&now)?);
+                        }
+                        Err(refusal) => return Ok(Kept::refused(PAGES, refusal)),
                     }
-                    Err(refusal) => return Ok(Kept::refused(PAGES, refusal)),
                 }
-            }
-            Ok(Kept::looked(PAGES, looks))
-        })
+                Ok(Kept::looked(PAGES, looks))
+            },
+        )
     }
 
     /// No mremap makes a mapping longer.
     fn growth(&mut self) -> Result<(), HarnessError> {
         let most = self.most();
-        let Some(spec) = self.granted(most, Sharing::Shared, OpenMode::ReadWrite) else {
+        let Some(spec) = self.granted(most, Sharing::Shared, self.file.widest_mode()) else {
             return Ok(());
         };
         let refusal = Refusal::Errno(self.file.growth.raw());
         let name = "mremap to one page more";
-        self.keep(name, &spec, OpenMode::ReadWrite, &mut |guest, mapping| {
-            let len_bytes = mapping.spec.len_bytes();
-            let longer = len_bytes.saturating_add(PAGE_SIZE);
-            match guest.mremap(mapping.gva, len_bytes, longer, true)? {
-                Err(found) => Ok(Kept::answered(refusal, Err(found))),
-                Ok(gva) => {
-                    let mut grown = mapping.clone();
-                    grown.gva = gva;
-                    grown.spec.npages += 1;
-                    let mismatch = look_at_granted(guest, &grown)?;
-                    needed(|| "munmap".into(), guest.munmap(gva, longer)?)?;
-                    Ok(Kept {
-                        mismatch,
-                        ..Kept::answered(refusal, Ok(()))
-                    })
+        self.keep(
+            name,
+            &spec,
+            self.file.widest_mode(),
+            &mut |guest, mapping| {
+                let len_bytes = mapping.spec.len_bytes();
+                let longer = len_bytes.saturating_add(PAGE_SIZE);
+                match guest.mremap(mapping.gva, len_bytes, longer, true)? {
+                    Err(found) => Ok(Kept::answered(refusal, Err(found))),
+                    Ok(gva) => {
+                        let mut grown = mapping.clone();
+                        grown.gva = gva;
+                        grown.spec.npages += 1;
+                        let mismatch = look_at_granted(guest, &grown)?;
+                        needed(|| "munmap".into(), guest.munmap(gva, longer)?)?;
+                        Ok(Kept {
+                            mismatch,
+                            ..Kept::answered(refusal, Ok(()))
+                        })
+                    }
                 }
-            }
-        })
+            },
+        )
     }
 
     /// A child has of a mapping what is promised, and takes nothing from its parent.
     fn fork(&mut self) -> Result<(), HarnessError> {
         let most = self.most();
-        let Some(spec) = self.granted(most, Sharing::Shared, OpenMode::ReadWrite) else {
+        let Some(spec) = self.granted(most, Sharing::Shared, self.file.widest_mode()) else {
             return Ok(());
         };
         let inherits = self.file.fork;
-        self.keep("fork", &spec, OpenMode::ReadWrite, &mut |guest, mapping| {
-            let mut looks = vec![guest.witness_in_use(mapping)?];
-            needed(|| "fork".into(), guest.fork()?)?;
-            let at_first = match inherits {
-                Fork::Pages => Presence::All,
-                Fork::OnTouch | Fork::Nothing => Presence::Nothing,
-            };
-            looks.push(guest.witness(mapping, &at_first)?);
-            if inherits != Fork::Nothing {
+        self.keep(
+            "fork",
+            &spec,
+            self.file.widest_mode(),
+            &mut |guest, mapping| {
+                let mut looks = vec![guest.witness_in_use(mapping)?];
+                needed(|| "fork".into(), guest.fork()?)?;
+                let at_first = match inherits {
+                    Fork::Pages => Presence::All,
+                    Fork::OnTouch | Fork::Nothing => Presence::Nothing,
+                };
+                looks.push(guest.witness(mapping, &at_first)?);
+                if inherits != Fork::Nothing {
+                    looks.push(guest.witness_in_use(mapping)?);
+                }
+                needed(|| "the child's exit".into(), guest.exit_child(0)?)?;
+                looks.push(guest.witness(mapping, &Presence::All)?);
                 looks.push(guest.witness_in_use(mapping)?);
-            }
-            needed(|| "the child's exit".into(), guest.exit_child(0)?)?;
-            looks.push(guest.witness(mapping, &Presence::All)?);
-            looks.push(guest.witness_in_use(mapping)?);
-            Ok(Kept::looked(PAGES, looks))
-        })
+                Ok(Kept::looked(PAGES, looks))
+            },
+        )
     }
 
     /// What is stored to a private mapping never reaches the device.
     fn private_stores(&mut self) -> Result<(), HarnessError> {
-        let Some(spec) = self.granted(Prot::READ_WRITE, Sharing::Private, OpenMode::ReadWrite)
+        let Some(spec) = self.granted(Prot::READ_WRITE, Sharing::Private, self.file.widest_mode())
         else {
             return Ok(());
         };
         let name = "stores to a MAP_PRIVATE mapping";
-        self.keep(name, &spec, OpenMode::ReadWrite, &mut |guest, mapping| {
-            let expected = "they reach no page of the device";
-            let npages = mapping.spec.npages;
-            let stored = guest.store(mapping.gva, PAGE_SIZE, (0..npages).collect())?;
-            if let Err(refusal) = stored {
-                return Ok(Kept::refused(expected, refusal));
-            }
-            let reached = guest.first_disturbed();
-            Ok(Kept {
-                expected: expected.into(),
-                good: reached.is_none(),
-                found: match reached {
-                    None => expected.into(),
-                    Some(page) => format!("{} has changed", guest.plan().name(page)),
-                },
-                mismatch: None,
-            })
-        })
+        self.keep(
+            name,
+            &spec,
+            self.file.widest_mode(),
+            &mut |guest, mapping| {
+                let expected = "they reach no page of the device";
+                let npages = mapping.spec.npages;
+                let stored = guest.store(mapping.gva, PAGE_SIZE, (0..npages).collect())?;
+                if let Err(refusal) = stored {
+                    return Ok(Kept::refused(expected, refusal));
+                }
+                let reached = guest.first_disturbed();
+                Ok(Kept {
+                    expected: expected.into(),
+                    good: reached.is_none(),
+                    found: match reached {
+                        None => expected.into(),
+                        Some(page) => format!("{} has changed", guest.plan().name(page)),
+                    },
+                    mismatch: None,
+                })
+            },
+        )
     }
 
     /// The most that a shared mapping of this range may do.
@@ -302,19 +359,7 @@ impl OnRange<'_> {
             Err(refusal) => Kept::refused(&format!("mmap maps {} pages", spec.npages), refusal),
         };
         close(self.guest, fd)?;
-        let Kept {
-            expected,
-            found,
-            good,
-            mismatch,
-        } = kept;
-        self.reports.push(PromiseReport {
-            name: format!("{}: {name}", self.file.name),
-            expected,
-            found,
-            verdict: Verdict::of(good),
-            mismatch,
-        });
+        self.reports.push(kept.report(self.file, name));
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use crate::outcome::Outcome;
 
 /// A device file, open.
 pub(crate) fn open(guest: &mut Guest, path: &str, mode: OpenMode) -> Result<Fd, HarnessError> {
+    guest.prepare_to_open(path)?;
     let answer = guest.open(path, mode)?;
     needed(|| format!("open {path}"), answer)
 }

@@ -3,7 +3,8 @@
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, Device, Name, Package, Path, ResourceTemplate, Scope,
+    AddressSpace, AddressSpaceCacheable, Device, EISAName, Interrupt, Memory32Fixed, Name, Package,
+    Path, ResourceTemplate, Scope,
 };
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace as RegisterSpace, GAS};
@@ -16,6 +17,8 @@ use acpi_tables::xsdt::XSDT;
 use addr::Gpa;
 use wire::regs;
 
+use crate::config::VmConfig;
+use crate::hpet;
 use crate::layout;
 use crate::window::Window;
 
@@ -26,16 +29,19 @@ const OEM_REVISION: u32 = 1;
 pub(crate) const RESET_VALUE: u8 = 1;
 /// Sleep type of S5 in the `\_S5` package.
 const S5: u8 = 5;
+/// Bytes of a page, as a resource has them.
+const PAGE_LEN: u32 = 0x1000;
 /// What the sleep control register receives for S5: the type in bits 4:2 and
 /// `SLP_EN`, bit 5 (ACPI 6.5, table 4.24).
 pub(crate) const SLEEP_S5: u8 = (S5 << 2) | (1 << 5);
 
 /// All tables as one block of bytes for [`layout::ACPI`]; the RSDP comes first.
-pub(crate) fn tables(vcpus: u8, windows: &[Window]) -> Vec<u8> {
+/// `windows` are those of the synthetic device.
+pub(crate) fn tables(config: &VmConfig, windows: &[Window]) -> Vec<u8> {
     let mut block = Block::after_rsdp();
-    let dsdt = block.push(&bytes_of(&dsdt(windows)));
+    let dsdt = block.push(&bytes_of(&dsdt(windows, config.hpet)));
     let fadt = block.push(&bytes_of(&fadt(dsdt)));
-    let madt = block.push(&bytes_of(&madt(vcpus)));
+    let madt = block.push(&bytes_of(&madt(config.vcpus)));
     let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
     xsdt.add_entry(fadt);
     xsdt.add_entry(madt);
@@ -109,7 +115,7 @@ fn madt(vcpus: u8) -> MADT {
     table
 }
 
-fn dsdt(windows: &[Window]) -> Sdt {
+fn dsdt(windows: &[Window], hpet: bool) -> Sdt {
     let registers = memory_resource(layout::DEVICE_REGISTERS, regs::REGS_LEN_BYTES, true);
     let memory: Vec<AddressSpace<u64>> = windows.iter().map(window_resource).collect();
     let mut resources: Vec<&dyn Aml> = vec![&registers];
@@ -126,9 +132,29 @@ fn dsdt(windows: &[Window]) -> Sdt {
 
     let mut table = Sdt::new(*b"DSDT", 36, 2, OEM, OEM_TABLE, OEM_REVISION);
     table.append_slice(&bytes_of(&bus));
+    if hpet {
+        table.append_slice(&event_timer());
+    }
     table.append_slice(&bytes_of(&s5));
     table.update_checksum();
     table
+}
+
+/// The event timer as a device only: with a table of its own (`HPET`) the kernel
+/// itself would take it for a clock, before any driver.
+fn event_timer() -> Vec<u8> {
+    let hid = Name::new(Path::new("_HID"), &EISAName::new("PNP0103"));
+    let page = Memory32Fixed::new(true, layout::HPET, PAGE_LEN);
+    let interrupts = hpet::INTERRUPTS.map(|input| {
+        let (consumer, edge, active_low, shared) = (true, false, true, true);
+        Interrupt::new(consumer, edge, active_low, shared, input)
+    });
+    let mut resources: Vec<&dyn Aml> = vec![&page];
+    resources.extend(interrupts.iter().map(|interrupt| interrupt as &dyn Aml));
+    let template = ResourceTemplate::new(resources);
+    let crs = Name::new(Path::new("_CRS"), &template);
+    let device = Device::new(Path::new("HPET"), vec![&hid, &crs]);
+    bytes_of(&Scope::new(Path::new("\\_SB_"), vec![&device]))
 }
 
 fn window_resource(window: &Window) -> AddressSpace<u64> {
@@ -153,6 +179,14 @@ fn memory_resource(first: Gpa, len_bytes: u64, writable: bool) -> AddressSpace<u
 mod tests {
     use super::*;
 
+    fn config(vcpus: u8, hpet: bool) -> VmConfig {
+        VmConfig {
+            vcpus,
+            hpet,
+            ..VmConfig::new("kernel".into(), "initramfs".into())
+        }
+    }
+
     fn sum(bytes: &[u8]) -> u8 {
         bytes
             .iter()
@@ -172,7 +206,7 @@ mod tests {
 
     #[test]
     fn every_table_is_reached_from_the_rsdp_and_sums_to_zero() {
-        let block = tables(2, &[]);
+        let block = tables(&config(2, false), &[]);
         assert_eq!(&block[..8], b"RSD PTR ");
         assert_eq!(sum(&block[..Rsdp::len()]), 0);
         let xsdt = table_at(&block, u64_at(&block, 24));
@@ -193,6 +227,6 @@ mod tests {
     #[test]
     fn the_tables_fit_their_area() {
         let room = usize::try_from(layout::HIGH_RAM - layout::ACPI).expect("small");
-        assert!(tables(8, &[]).len() < room);
+        assert!(tables(&config(8, true), &[]).len() < room);
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn load(
     let kernel = load_kernel(&config.kernel, memory)?;
     let initramfs = load_initramfs(config, memory, kernel.kernel_end)?;
     load_command_line(config, memory)?;
-    write(memory, layout::ACPI, &acpi::tables(config.vcpus, windows))?;
+    write(memory, layout::ACPI, &acpi::tables(config, windows))?;
     write_start_info(config, memory, initramfs)?;
     let PvhBootCapability::PvhEntryPresent(entry) = kernel.pvh_boot_cap else {
         return Err(VmError::Kernel {

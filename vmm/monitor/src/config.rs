@@ -46,6 +46,9 @@ pub struct VmConfig {
     pub windows: Vec<WindowConfig>,
     /// Buffers of the device, in their order.
     pub buffers: Vec<BufferConfig>,
+    /// Whether there is a high precision event timer. Its page is one more window,
+    /// behind those of the device, and no entry of the window table.
+    pub hpet: bool,
     /// Seed for the order of the host pages behind the windows.
     pub scramble_seed: u64,
     /// Console messages of this kernel log level and worse reach the console, 0
@@ -69,6 +72,7 @@ impl VmConfig {
             vcpus: 1,
             windows: standard_windows(),
             buffers: standard_buffers(),
+            hpet: false,
             scramble_seed: 1,
             log_level: 5,
             extra_parameters: Vec::new(),

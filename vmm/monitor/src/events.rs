@@ -23,6 +23,8 @@ pub(crate) enum Wakeup {
     Watchdog,
     /// The console has a new line.
     Console,
+    /// It is time for the next step of a clock.
+    Tick,
 }
 
 /// Descriptors that wake the loop, and what they have said.
@@ -31,6 +33,7 @@ struct Wakers {
     stop: EventFd,
     console: EventFd,
     watchdog: TimerFd,
+    tick: TimerFd,
     pending: Vec<Wakeup>,
 }
 
@@ -48,9 +51,13 @@ impl MutEventSubscriber for Wakers {
                 let _ = self.console.read();
                 Wakeup::Console
             }
-            _ => {
+            3 => {
                 let _ = self.watchdog.wait();
                 Wakeup::Watchdog
+            }
+            _ => {
+                let _ = self.tick.wait();
+                Wakeup::Tick
             }
         };
         self.pending.push(wakeup);
@@ -62,6 +69,7 @@ impl MutEventSubscriber for Wakers {
             Events::with_data(&self.stop, 1, EventSet::IN),
             Events::with_data(&self.console, 2, EventSet::IN),
             Events::with_data(&self.watchdog, 3, EventSet::IN),
+            Events::with_data(&self.tick, 4, EventSet::IN),
         ];
         for source in sources {
             if let Err(error) = ops.add(source) {
@@ -81,6 +89,14 @@ fn failed(error: event_manager::Error) -> VmError {
     VmError::EventLoop(error.to_string())
 }
 
+fn timer() -> Result<TimerFd, VmError> {
+    TimerFd::new().map_err(timer_failed("create a timer"))
+}
+
+fn timer_failed(what: &'static str) -> impl FnOnce(vmm_sys_util::errno::Error) -> VmError {
+    move |error| VmError::host(what)(io::Error::from_raw_os_error(error.errno()))
+}
+
 fn clone(fd: &EventFd) -> Result<EventFd, VmError> {
     fd.try_clone()
         .map_err(VmError::host("duplicate an eventfd"))
@@ -92,9 +108,8 @@ impl EventLoop {
             reported: clone(reported)?,
             stop: EventFd::new(EFD_NONBLOCK).map_err(VmError::host("create an eventfd"))?,
             console: clone(console)?,
-            watchdog: TimerFd::new()
-                .map_err(|error| io::Error::from_raw_os_error(error.errno()))
-                .map_err(VmError::host("create a timer"))?,
+            watchdog: timer()?,
+            tick: timer()?,
             pending: Vec::new(),
         };
         let mut manager = EventManager::new().map_err(failed)?;
@@ -113,8 +128,18 @@ impl EventLoop {
         wakers
             .watchdog
             .reset(after, None)
-            .map_err(|error| io::Error::from_raw_os_error(error.errno()))
-            .map_err(VmError::host("arm the watchdog"))
+            .map_err(timer_failed("arm the watchdog"))
+    }
+
+    /// Wakes the loop each time that `step` has passed, from now on; `None` no more.
+    pub(crate) fn tick_every(&mut self, step: Option<Duration>) -> Result<(), VmError> {
+        let wakers = self.wakers()?;
+        wakers.pending.retain(|wakeup| *wakeup != Wakeup::Tick);
+        match step {
+            Some(step) => wakers.tick.reset(step, Some(step)),
+            None => wakers.tick.clear(),
+        }
+        .map_err(timer_failed("set the timer of a clock"))
     }
 
     /// Waits for the next event.
@@ -157,6 +182,19 @@ mod tests {
         assert_eq!(events.wait().expect("an event"), Wakeup::Reported);
         assert_eq!(events.wait().expect("an event"), Wakeup::Console);
         assert_eq!(events.wait().expect("an event"), Wakeup::Stop);
+    }
+
+    #[test]
+    fn ticks_come_until_they_are_called_off() {
+        let (reported, console) = (eventfd(), eventfd());
+        let mut events = EventLoop::new(&reported, &console).expect("a loop");
+        let step = Duration::from_millis(1);
+        events.tick_every(Some(step)).expect("set");
+        assert_eq!(events.wait().expect("an event"), Wakeup::Tick);
+        assert_eq!(events.wait().expect("an event"), Wakeup::Tick);
+        events.tick_every(None).expect("called off");
+        events.arm(10 * step).expect("armed");
+        assert_eq!(events.wait().expect("an event"), Wakeup::Watchdog);
     }
 
     #[test]

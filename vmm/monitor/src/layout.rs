@@ -40,6 +40,8 @@ pub(crate) const WINDOWS_END: u64 = 0xfe00_0000;
 /// Unbacked room kept after each window, so that its neighbour is never a window.
 pub(crate) const WINDOW_GAP: u64 = PAGE_SIZE;
 
+/// The high precision event timer, where chipsets have it.
+pub(crate) const HPET: u32 = 0xfed0_0000;
 /// Default base of the I/O APIC.
 pub(crate) const IO_APIC: u32 = 0xfec0_0000;
 /// Default base of the local APIC.

@@ -12,6 +12,7 @@ mod device;
 mod dma;
 mod error;
 mod events;
+mod hpet;
 mod layout;
 mod mapping;
 mod prefault;
@@ -26,6 +27,7 @@ pub use config::{BufferConfig, VmConfig, WindowConfig, standard_buffers, standar
 pub use console::Console;
 pub use dma::DmaRegisters;
 pub use error::{End, Ended, VmError};
+pub use hpet::{HPET_NAME, HPET_REGISTERS_LEN_BYTES, Hpet};
 pub use layout::{DEVICE_REGISTERS, MESSAGE_AREA};
 pub use run::Rang;
 pub use slots::{MemSlot, SlotUse};

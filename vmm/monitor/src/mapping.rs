@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::sync::atomic::AtomicU64;
 
 use addr::{Hva, PAGE_SHIFT, PAGE_SIZE};
 
@@ -141,6 +142,19 @@ impl View {
         let offset = usize::try_from(offset_bytes).ok()?;
         let end = offset.checked_add(len_bytes)?;
         (end <= self.len_bytes()).then(|| self.base.wrapping_add(offset))
+    }
+
+    /// The word at `offset_bytes`, as one that the guest may use at the same time;
+    /// `None` when it is not aligned or not in the view.
+    pub(crate) fn word(&self, offset_bytes: u64) -> Option<&AtomicU64> {
+        let at = self.at(offset_bytes, 8)?.cast::<u64>();
+        if !at.is_aligned() {
+            return None;
+        }
+        // SAFETY: `at` found all of the word within the mapping, which by the type's
+        // invariant is alive as long as this borrow, and it is aligned. Nothing but
+        // volatile accesses and such borrows ever reaches the mapping.
+        Some(unsafe { AtomicU64::from_ptr(at) })
     }
 
     /// Copies `bytes` to `offset_bytes`; `None` when they do not fit.

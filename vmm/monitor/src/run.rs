@@ -2,10 +2,11 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{End, Ended, VmError};
 use crate::events::Wakeup;
+use crate::hpet;
 use crate::vcpu::{self, Report, Vcpu};
 use crate::vm::Vm;
 
@@ -50,6 +51,7 @@ impl Vm {
         }
         self.shared.pause.store(false, Ordering::Release);
         self.events.arm(self.hang_after)?;
+        self.start_clock()?;
         self.vcpus.iter().for_each(Vcpu::run);
         let mut running = self.vcpus.len();
         let first = loop {
@@ -57,6 +59,7 @@ impl Vm {
                 Wakeup::Stop => break Outcome::End(End::Stopped),
                 Wakeup::Watchdog => break Outcome::Hang,
                 Wakeup::Console => self.echo_console(),
+                Wakeup::Tick => self.step_clock(),
                 Wakeup::Reported => {
                     if let Ok((index, report)) = self.reports.try_recv() {
                         running -= 1;
@@ -66,8 +69,36 @@ impl Vm {
             }
         };
         let run = self.conclude(first, running);
+        self.stop_clock()?;
         self.echo_console();
         run
+    }
+
+    /// The event timer's counter is about to run.
+    fn start_clock(&mut self) -> Result<(), VmError> {
+        if let Some(hpet) = &mut self.hpet {
+            hpet.start(Instant::now());
+            self.events.tick_every(Some(hpet::STEP))?;
+        }
+        Ok(())
+    }
+
+    fn step_clock(&mut self) {
+        if let Some(hpet) = &mut self.hpet
+            && let Some(page) = self.windows.get(hpet.window())
+        {
+            hpet.step(page, Instant::now());
+        }
+    }
+
+    fn stop_clock(&mut self) -> Result<(), VmError> {
+        if let Some(hpet) = &mut self.hpet
+            && let Some(page) = self.windows.get(hpet.window())
+        {
+            hpet.stop(page, Instant::now());
+            self.events.tick_every(None)?;
+        }
+        Ok(())
     }
 
     /// Prints new lines of the console when the configuration asks for it.

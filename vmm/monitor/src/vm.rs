@@ -22,6 +22,7 @@ use crate::cpuid::{self, Topology};
 use crate::dma::{Dma, DmaRegisters};
 use crate::error::{Ended, VmError};
 use crate::events::EventLoop;
+use crate::hpet::Hpet;
 use crate::layout;
 use crate::prefault::prefault;
 use crate::slots::{MemSlot, Slots};
@@ -41,7 +42,8 @@ pub struct Vm {
     pub(crate) reports: Receiver<(usize, Report)>,
     pub(crate) events: EventLoop,
     slots: Slots,
-    windows: Vec<Window>,
+    pub(crate) windows: Vec<Window>,
+    pub(crate) hpet: Option<Hpet>,
     pub(crate) console: Console,
     pub(crate) echo: bool,
     pub(crate) hang_after: Duration,
@@ -58,6 +60,10 @@ impl Vm {
     pub fn new(config: &VmConfig) -> Result<Self, VmError> {
         config.check()?;
         let windows = window::place(config)?;
+        let device = &windows[..config.windows.len()];
+        let hpet = windows
+            .get(device.len())
+            .map(|page| Hpet::new(device.len(), page, config.scramble_seed));
         let kvm = Kvm::new()
             .map_err(|error| std::io::Error::from_raw_os_error(error.errno()))
             .map_err(VmError::OpenKvm)?;
@@ -68,13 +74,13 @@ impl Vm {
             .map_err(VmError::kvm("KVM_CREATE_IRQCHIP"))?;
         let slots = Slots::new(config, &windows)?;
         slots.register(&vm)?;
-        let entry = boot::load(config, slots.memory(), &windows)?;
+        let entry = boot::load(config, slots.memory(), device)?;
 
         let (reported, line) = (eventfd()?, eventfd()?);
         let events = EventLoop::new(&reported, &line)?;
         let console = Console::new(config.echo_console.then_some(line));
-        let dma = Dma::new(slots.memory().clone(), config.ram_len_bytes, &windows);
-        let bus = Bus::new(console.clone(), &windows, &config.buffers, dma);
+        let dma = Dma::new(slots.memory().clone(), config.ram_len_bytes, device);
+        let bus = Bus::new(console.clone(), device, &config.buffers, dma);
         let shared = Arc::new(Shared {
             bus: Mutex::new(bus),
             pause: AtomicBool::new(false),
@@ -104,6 +110,7 @@ impl Vm {
             events,
             slots,
             windows,
+            hpet,
             console,
             echo: config.echo_console,
             hang_after: config.hang_after,
@@ -125,9 +132,15 @@ impl Vm {
         &self.console
     }
 
-    /// The windows of the device, in the order of its window table.
+    /// The windows of the device, in the order of its window table, then the page of
+    /// the event timer if there is one.
     pub fn windows(&self) -> &[Window] {
         &self.windows
+    }
+
+    /// The high precision event timer.
+    pub fn hpet(&self) -> Option<&Hpet> {
+        self.hpet.as_ref()
     }
 
     /// The VMM's own table of memslots.

@@ -1,9 +1,12 @@
 //! Windows of the synthetic device: memory of the host in scrambled order.
 
+use std::sync::atomic::Ordering;
+
 use addr::{Gpa, Hva, PAGE_SIZE};
 
 use crate::config::{VmConfig, WindowConfig};
 use crate::error::VmError;
+use crate::hpet;
 use crate::layout;
 use crate::mapping::{View, memfd};
 
@@ -83,6 +86,20 @@ impl Window {
         self.ledger.write(at, bytes)
     }
 
+    /// Stores an aligned word, which a running guest sees as a whole or not at all.
+    /// `None` when it is not in the window.
+    pub(crate) fn store(&self, page: u64, offset_bytes: u64, word: u64) -> Option<()> {
+        let at = page.checked_mul(PAGE_SIZE)?.checked_add(offset_bytes)?;
+        self.ledger.word(at)?.store(word, Ordering::Relaxed);
+        Some(())
+    }
+
+    /// Loads an aligned word, as a whole. `None` when it is not in the window.
+    pub(crate) fn load(&self, page: u64, offset_bytes: u64) -> Option<u64> {
+        let at = page.checked_mul(PAGE_SIZE)?.checked_add(offset_bytes)?;
+        Some(self.ledger.word(at)?.load(Ordering::Relaxed))
+    }
+
     /// Copies `len_bytes` out of device page `page` from `offset_bytes` through
     /// the host's own mapping. `None` when they are not all in the window.
     pub fn read(&self, page: u64, offset_bytes: u64, len_bytes: usize) -> Option<Vec<u8>> {
@@ -91,7 +108,8 @@ impl Window {
     }
 }
 
-/// Gives each window its guest physical address, an unbacked gap after each.
+/// Gives each window its guest physical address, an unbacked gap after each. The
+/// page of the event timer, if there is one, comes last.
 pub(crate) fn place(config: &VmConfig) -> Result<Vec<Window>, VmError> {
     let mut next = layout::WINDOWS;
     let mut windows = Vec::new();
@@ -113,6 +131,11 @@ pub(crate) fn place(config: &VmConfig) -> Result<Vec<Window>, VmError> {
         let seed = config.scramble_seed.wrapping_add(index as u64);
         windows.push(Window::new(window, base, seed)?);
         next = end + layout::WINDOW_GAP;
+    }
+    if config.hpet {
+        let base = Gpa::new(u64::from(layout::HPET));
+        let seed = config.scramble_seed.wrapping_add(windows.len() as u64);
+        windows.push(Window::new(&hpet::page(), base, seed)?);
     }
     Ok(windows)
 }

@@ -15,6 +15,7 @@ extern crate alloc;
 
 mod frame;
 pub mod ioctls;
+pub mod personas;
 pub mod regs;
 
 pub use frame::{FrameError, Header, Message, Sender, decode, encode};

@@ -2,9 +2,10 @@
 //!
 //! Every word of every device page follows from the VM's seed, the page and the
 //! word's place, so that no page looks like another, nor like one of a VM with
-//! another seed.
+//! another seed. The page of the event timer has registers where the others have
+//! words: its identity is what its first register says of it, which is no other's.
 
-use monitor::Window;
+use monitor::{HPET_REGISTERS_LEN_BYTES, Vm, Window};
 
 use crate::contract::DevicePage;
 
@@ -25,16 +26,52 @@ const TAG: u64 = 0x4d57 << 48;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamps {
     seed: u64,
+    timer: Option<Timer>,
+}
+
+/// The page of the event timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Timer {
+    page: DevicePage,
+    capabilities: u64,
 }
 
 impl Stamps {
     /// The stamps that follow from `seed`.
     pub const fn new(seed: u64) -> Self {
-        Self { seed }
+        Self { seed, timer: None }
+    }
+
+    /// The stamps of `vm` that follow from `seed`.
+    pub fn of(vm: &Vm, seed: u64) -> Self {
+        let timer = vm.hpet().map(|hpet| Timer {
+            page: DevicePage {
+                window: hpet.window(),
+                page: 0,
+            },
+            capabilities: hpet.capabilities(),
+        });
+        Self { seed, timer }
+    }
+
+    /// Bytes at the start of a page that are registers and not stamped.
+    fn registers_len_bytes(&self, page: DevicePage) -> u64 {
+        match self.timer {
+            Some(timer) if timer.page == page => HPET_REGISTERS_LEN_BYTES,
+            _ => 0,
+        }
     }
 
     /// The word at byte `offset` of a device page, before the guest stores to it.
+    ///
+    /// Of registers only those are known that nobody writes: the one that tells what
+    /// it is, and the reserved ones, which are zero.
     pub fn word(&self, page: DevicePage, offset: u64) -> u64 {
+        match self.timer {
+            Some(timer) if timer.page == page && offset == IDENTITY => return timer.capabilities,
+            _ if offset < self.registers_len_bytes(page) => return 0,
+            _ => {}
+        }
         if offset == IDENTITY {
             let window = (page.window as u64 & 0xff) << 40;
             return TAG | window | (page.page & 0xff_ffff) << 16 | (mix(self.seed) & 0xffff);
@@ -55,6 +92,11 @@ impl Stamps {
 
     /// The device page that an identity names, when it is one of this VM.
     pub fn page_of(&self, identity: u64) -> Option<DevicePage> {
+        if let Some(timer) = self.timer
+            && timer.capabilities == identity
+        {
+            return Some(timer.page);
+        }
         let page = DevicePage {
             window: usize::try_from(identity >> 40 & 0xff).ok()?,
             page: identity >> 16 & 0xff_ffff,
@@ -62,18 +104,19 @@ impl Stamps {
         (self.word(page, IDENTITY) == identity).then_some(page)
     }
 
-    /// Fills all pages of the window with this index.
+    /// Fills all pages of the window with this index, but for registers.
     pub fn fill(&self, index: usize, window: &Window) {
         for page in 0..window.npages() {
             let page = DevicePage {
                 window: index,
                 page,
             };
-            let bytes: Vec<u8> = (0..WORDS)
+            let first = self.registers_len_bytes(page);
+            let bytes: Vec<u8> = (first / 8..WORDS)
                 .flat_map(|word| self.word(page, word * 8).to_le_bytes())
                 .collect();
             // The page is of this window, so the write is within it.
-            let _ = window.write(page.page, 0, &bytes);
+            let _ = window.write(page.page, first, &bytes);
         }
     }
 
