@@ -3,7 +3,9 @@
 
 mod common;
 mod faults;
+mod probe_event;
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use addr::{Level, PAGE_SIZE, Pfn};
@@ -12,6 +14,7 @@ use faults::{KvmSlot, Memory};
 use harness::observe::Judged;
 use harness::own_driver::{EAGER, LAZY};
 use harness::{Guest, Mapping, Presence, Strategy};
+use probe_event::ProbeEvent;
 use rstest::rstest;
 use wire::Prot;
 use witness::Link;
@@ -308,6 +311,29 @@ fn tables_from_before_a_change_of_memslots_are_no_evidence(
     assert_witnessed(&after, 13);
     let tables = LiveTables::of(guest.vm()).expect("found");
     assert!(tables.are_in_force() && tables.root() != old, "{old:?}");
+}
+
+/// Two witnesses without a step in common: what KVM hands to the processor, noted by a
+/// probe in its code, and what is found later in its memory.
+#[test]
+fn the_root_that_is_found_is_the_one_that_kvm_loads() {
+    let mut guest = guest();
+    let fd = guest.vm().vcpu_descriptor().expect("at the doorbell");
+    let probe = ProbeEvent::on_root_loads();
+    let mut tables = BTreeSet::new();
+    for round in 0..3 {
+        // KVM takes another root when the guest runs next.
+        let slot = KvmSlot::of(&guest, "odd");
+        slot.replace(guest.vm(), slot.hva(), false);
+        run(&mut guest);
+        let found = host().expect("open").root(fd).expect("a root");
+        let loaded = probe
+            .last_of_its_vcpu(found.table)
+            .unwrap_or_else(|| panic!("round {round}: {found:?} was never loaded"));
+        assert_eq!((loaded.table, loaded.top), (found.table, found.top));
+        tables.insert(found.table);
+    }
+    assert!(tables.len() > 1, "the root never moved: {tables:?}");
 }
 
 /// Linux 6.12 pre-faults for ever where the root is retired; later kernels do not.

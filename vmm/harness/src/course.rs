@@ -137,7 +137,7 @@ impl Course {
 fn alike((leaves, pages): (&Leaves, &u64)) -> LeavesReport {
     LeavesReport {
         pages: *pages,
-        leaves: leaves.clone(),
+        leaves: *leaves,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::format::bits;
 /// How memory is cached, by the encoding shared by IA32_PAT, the MTRRs and EPT
 /// entries (SDM volume 3A, chapter "Memory Cache Control", "Memory types that
 /// can be encoded with PAT").
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MemoryType {
     /// UC, strong uncacheable: encoding 0.
     Uncacheable,

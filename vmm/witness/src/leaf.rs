@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use walk::MemoryType;
 
 use crate::evidence::PageEvidence;
@@ -13,21 +13,24 @@ use crate::evidence::PageEvidence;
 const UNKNOWN: &str = "unknown";
 
 /// The leaves that map a page.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Leaves {
     /// Memory type that the guest's tables ask for.
-    pub asked: String,
+    #[serde(serialize_with = "as_text")]
+    pub asked: MemoryType,
     /// Size of the page in the guest's tables.
     pub guest_page_bytes: u64,
     /// Memory type of the second level; `None` where that could not be read.
-    pub second_level: Option<String>,
+    #[serde(serialize_with = "as_text_if_known")]
+    pub second_level: Option<MemoryType>,
     /// The second level leaves the guest's tables no say. `None` in NPT, which has no
     /// such bit, and where that could not be read.
     pub ignore_pat: Option<bool>,
     /// Size of the page in the second level.
     pub second_level_page_bytes: Option<u64>,
     /// Memory type in effect; `None` where it is not known.
-    pub in_effect: Option<String>,
+    #[serde(serialize_with = "as_text_if_known")]
+    pub in_effect: Option<MemoryType>,
 }
 
 impl Leaves {
@@ -39,13 +42,27 @@ impl Leaves {
             _ => None,
         };
         Some(Self {
-            asked: guest.memory_type.to_string(),
+            asked: guest.memory_type,
             guest_page_bytes: guest.page_bytes(),
-            second_level: below.map(|found| found.memory_type.to_string()),
+            second_level: below.map(|found| found.memory_type),
             ignore_pat: below.and_then(|found| Some(found.ept?.ignore_pat)),
             second_level_page_bytes: below.map(walk::Translation::page_bytes),
-            in_effect: page.type_in_effect().map(|found| found.to_string()),
+            in_effect: page.type_in_effect(),
         })
+    }
+}
+
+fn as_text<S: Serializer>(known: &MemoryType, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(known)
+}
+
+fn as_text_if_known<S: Serializer>(
+    known: &Option<MemoryType>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match known {
+        Some(known) => serializer.collect_str(known),
+        None => serializer.serialize_none(),
     }
 }
 
@@ -66,13 +83,14 @@ impl PageEvidence {
 
 impl fmt::Display for Leaves {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let or_unknown = |known: &Option<String>| known.clone().unwrap_or(UNKNOWN.into());
+        let or_unknown =
+            |known: Option<MemoryType>| known.map_or(UNKNOWN.to_owned(), |known| known.to_string());
         write!(
             f,
             "{} by the guest ({} KiB pages), {} by the second level",
             self.asked,
             self.guest_page_bytes / 1024,
-            or_unknown(&self.second_level),
+            or_unknown(self.second_level),
         )?;
         if let Some(len_bytes) = self.second_level_page_bytes {
             write!(f, " ({} KiB pages)", len_bytes / 1024)?;
@@ -80,6 +98,6 @@ impl fmt::Display for Leaves {
         if self.ignore_pat == Some(true) {
             f.write_str(", which ignores the guest's")?;
         }
-        write!(f, ": {} in effect", or_unknown(&self.in_effect))
+        write!(f, ": {} in effect", or_unknown(self.in_effect))
     }
 }
