@@ -3,27 +3,16 @@
 //! The host is started once, for this test program, by the first test that comes.
 //! What it needs is installed and fetched by the crate itself.
 
-use std::env;
+mod program;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
-const WORKS: &str = "/dev/kvm works (kvm_amd, npt)\n";
+use program::host_program;
 
-/// The example is a whole program: keeper, init and runner.
-fn host_program() -> String {
-    let test = env::current_exe().expect("path of this test");
-    let profile = test.ancestors().nth(2).expect("PROFILE/deps/TEST");
-    let program = profile.join("examples/host");
-    // A plain `cargo test` builds it; one that names this test does not.
-    assert!(
-        program.exists(),
-        "{} is missing: cargo build -p hosts --example host",
-        program.display()
-    );
-    program.into_os_string().into_string().expect("text")
-}
+const WORKS: &str = "/dev/kvm works (kvm_amd, npt)\n";
 
 fn carried(argv: &[&str]) -> Command {
     let mut command = Command::new(host_program());

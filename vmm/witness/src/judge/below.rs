@@ -27,7 +27,18 @@ impl Judge<'_> {
             return unheard("no such window");
         };
         let found = match (&entry.walked, &entry.brought_in) {
-            (Ok(found), _) if is_right(found, pfn, wanted.gpa, window) => return Ok(()),
+            (Ok(found), _) if leads_right(found, pfn, wanted.gpa, window) => {
+                if found.access.write != window.read_only {
+                    return Ok(());
+                }
+                if !self.has_stored() && may_be_granted_later(found, window) {
+                    return unheard(
+                        "the guest has not stored to the page yet, and KVM grants stores with \
+                         the first one where the processor does not record them",
+                    );
+                }
+                describe(entry)
+            }
             (Err(error), BroughtIn::Unsupported(why)) if error.is_not_present() => {
                 return unheard(&format!(
                     "the guest has not accessed the page yet, and {why}"
@@ -42,13 +53,26 @@ impl Judge<'_> {
             found,
         )
     }
+
+    /// Whether a store of the guest got through just before this look.
+    fn has_stored(&self) -> bool {
+        let seen = self.evidence.seen.as_ref();
+        seen.is_some_and(|seen| matches!(seen.stored, Some(Ok(_))))
+    }
 }
 
-fn is_right(found: &Translation<Hpa>, pfn: Pfn, gpa: Gpa, window: &WindowPlan) -> bool {
+/// An entry that misses nothing but the right to store, on a processor that has no
+/// dirty bits: KVM takes the right away to learn of the next store, and pre-faulting
+/// does not give it (`mark_spte_for_access_track` of arch/x86/kvm/mmu/spte.c).
+fn may_be_granted_later(found: &Translation<Hpa>, window: &WindowPlan) -> bool {
+    found.dirty.is_none() && !found.access.write && !window.read_only
+}
+
+/// Everything but the right to store.
+fn leads_right(found: &Translation<Hpa>, pfn: Pfn, gpa: Gpa, window: &WindowPlan) -> bool {
     Pfn::containing(found.address) == pfn
         && found.access.read
         && found.access.user
-        && found.access.write != window.read_only
         && found.memory_type == MemoryType::WriteBack
         && is_within(gpa, found.page_bytes(), window)
 }

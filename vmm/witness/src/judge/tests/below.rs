@@ -156,3 +156,40 @@ fn tables_that_cannot_be_read_count_for_nothing() {
         ],
     );
 }
+
+/// KVM without dirty bits learns of stores by withholding the right to them.
+#[test]
+fn a_right_to_store_may_come_with_the_first_store_where_nothing_records_it() {
+    fn ept(case: &mut Case, write: bool, records: bool) {
+        let nested = Nested::mapping_of_ept(B3_GPA, B3_FRAME, write);
+        case.second_level = Some(Ok(nested.entry_of_ept(records)));
+    }
+    const READ_ONLY: &str = "pfn 0x80015, read-only, WB, a page of 4 KiB";
+    check(
+        b3,
+        &[
+            ("granted", |c| ept(c, true, false), Pass(super::CHAIN, &[])),
+            (
+                "not granted, and nobody has stored yet",
+                |c| {
+                    ept(c, false, false);
+                    c.seen = None;
+                },
+                Pass(&[Contract, GuestWalk, Memslot, HostFrame], &[SecondLevel]),
+            ),
+            (
+                "not granted, and yet stored to",
+                |c| ept(c, false, false),
+                fail(READ_ONLY),
+            ),
+            (
+                "not granted where stores are recorded",
+                |c| {
+                    ept(c, false, true);
+                    c.seen = None;
+                },
+                fail(READ_ONLY),
+            ),
+        ],
+    );
+}

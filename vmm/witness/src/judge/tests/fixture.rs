@@ -3,7 +3,9 @@
 use addr::{Gpa, Gva, Hpa, Hva, Level, PAGE_SIZE, Pfn};
 use monitor::{MemSlot, SlotUse};
 use second_level::ReadError;
-use walk::{GuestTables, MemoryType, NptRegs, PagingRegs, SecondLevel, TableRead, Vendor};
+use walk::{
+    EptRegs, GuestTables, MemoryType, NptRegs, PagingRegs, SecondLevel, TableRead, Vendor, eptp,
+};
 
 use super::super::{PageVerdict, Unwitnessed, judge_page};
 use crate::contract::{Access, DevicePage, Expected, Plan, WindowPlan};
@@ -134,7 +136,7 @@ impl TableRead for Tables {
     }
 }
 
-/// The nested path to one page: NPT, as KVM fills it.
+/// The nested path to one page, as KVM fills it.
 #[derive(Clone, Copy, Debug)]
 pub struct Nested {
     pub gpa: u64,
@@ -153,6 +155,36 @@ impl Nested {
         }
     }
 
+    /// As [`Nested::mapping`], in EPT.
+    pub fn mapping_of_ept(gpa: u64, frame: Pfn, write: bool) -> Self {
+        const RWX: u64 = 0b111;
+        const WRITE_BACK: u64 = 6 << 3;
+        let [_, pud, pmd, pte] = TABLES;
+        let rights = if write { RWX } else { RWX & !0b010 };
+        Self {
+            gpa,
+            path: [
+                pud | RWX,
+                pmd | RWX,
+                pte | RWX,
+                frame.raw() << 12 | WRITE_BACK | rights,
+            ],
+        }
+    }
+
+    /// What EPT has, on a processor that does or does not record accesses.
+    pub fn entry_of_ept(&self, accessed_dirty: bool) -> Entry {
+        let tables = SecondLevel::ept(&EptRegs {
+            eptp: eptp(Hpa::new(TABLES[0]), Level::P4d, accessed_dirty),
+            maxphyaddr: 46,
+            gib_pages: true,
+            execute_only: true,
+            mode_based_exec: false,
+        });
+        self.through(&tables.expect("a root"))
+    }
+
+    /// What NPT has.
     pub fn entry(&self) -> Entry {
         let regs = NptRegs {
             ncr3: TABLES[0],
@@ -163,11 +195,11 @@ impl Nested {
             gib_pages: true,
             encryption_bit: None,
         };
-        self.through(SecondLevel::npt(&regs).expect("a root"))
+        self.through(&SecondLevel::npt(&regs).expect("a root"))
     }
 
-    /// As a walk of another format reads it.
-    pub fn through(&self, tables: SecondLevel) -> Entry {
+    /// As a walk of any format reads it.
+    pub fn through(&self, tables: &SecondLevel) -> Entry {
         let walked = tables.walk(self, Gpa::new(self.gpa));
         let raw = match &walked {
             Ok(found) => found.steps.last().map(|step| step.raw),

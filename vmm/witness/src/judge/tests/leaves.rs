@@ -23,7 +23,7 @@ fn through_ept(case: &mut Case, memory_type: u64, ignore_pat: bool) {
         execute_only: false,
         mode_based_exec: false,
     });
-    case.second_level = Some(Ok(nested.through(tables.expect("a root"))));
+    case.second_level = Some(Ok(nested.through(&tables.expect("a root"))));
 }
 
 fn said(case: Case) -> String {

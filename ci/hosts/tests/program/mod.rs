@@ -1,0 +1,17 @@
+//! The program that these tests drive.
+
+use std::env;
+
+/// The example is a whole program: keeper, init and runner.
+pub fn host_program() -> String {
+    let test = env::current_exe().expect("path of this test");
+    let profile = test.ancestors().nth(2).expect("PROFILE/deps/TEST");
+    let program = profile.join("examples/host");
+    // A plain `cargo test` builds it; one that names this test does not.
+    assert!(
+        program.exists(),
+        "{} is missing: cargo build -p hosts --example host",
+        program.display()
+    );
+    program.into_os_string().into_string().expect("text")
+}

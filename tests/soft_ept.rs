@@ -1,0 +1,88 @@
+//! The software host `soft-ept`, from outside: EPT, filled by a stock kvm_intel in
+//! Bochs. This program runs where it was called; what it starts is carried.
+
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_mapwitness");
+
+/// The standard check in a machine with this CPU.
+fn check(cpu: &str) -> Output {
+    Command::new(PROGRAM)
+        .args(["check", "--json", "--host", "soft-ept"])
+        .args(["--require", "second-level"])
+        .env("MAPWITNESS_EPT_CPU", cpu)
+        .stdin(Stdio::null())
+        .output()
+        .expect("it runs")
+}
+
+#[track_caller]
+fn assert_six_links_on_ept(output: &Output) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    let report: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("no single document: {error}\n{said}"));
+    assert_eq!(output.status.code(), Some(0), "{report:#}\n{said}");
+    assert_eq!(report["verdict"], "pass");
+    assert_eq!(report["host"]["kind"], "soft-ept");
+    assert_eq!(report["host"]["second_level"], "ept");
+    // 1, 13, 1024 and 5 pages, by both strategies.
+    let pages = 2 * (1 + 13 + 1024 + 5);
+    assert_eq!(report["pages_checked"], pages);
+    let links = report["links"].as_object().expect("links");
+    assert_eq!(links.len(), 6);
+    for (link, witnessed) in links {
+        assert_eq!(*witnessed, pages, "{link}");
+    }
+    assert_eq!(report["unwitnessed"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn all_six_links_of_every_page_are_witnessed_on_ept() {
+    assert_six_links_on_ept(&check("haswell"));
+}
+
+#[test]
+fn all_six_links_are_witnessed_where_ept_records_no_accesses() {
+    assert_six_links_on_ept(&check("sandy-bridge"));
+}
+
+#[test]
+fn a_cpu_that_cannot_be_emulated_is_told_with_those_that_can() {
+    let output = check("386");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("haswell or sandy-bridge"), "{said}");
+}
+
+/// Live tables with leaves of 4 KiB and 2 MiB, absent pages, faults of the host that
+/// are blamed on the host, and the driver's own fault that is blamed on the driver.
+#[test]
+fn the_tests_of_the_second_level_pass_on_ept() {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["test", "--locked", "--test", "second_level"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("MAPWITNESS_HOST", "soft-ept")
+        .stdin(Stdio::null());
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let output = cargo.output().expect("cargo runs");
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{out}\n{err}");
+    // They ran, and there.
+    for test in [
+        "leaves_of_2_mib_are_followed_to_their_frames ... ok",
+        "a_driver_that_is_off_by_one_is_blamed_by_the_guests_own_tables ... ok",
+        "a_slot_that_kvm_has_lost_is_blamed_on_the_second_level ... ok",
+        "a_remapped_host_page_is_blamed_on_the_host_frame ... ok",
+    ] {
+        assert!(out.contains(test), "{test} is missing:\n{out}\n{err}");
+    }
+    assert!(err.contains("soft-ept ended at tick "), "{err}");
+}
