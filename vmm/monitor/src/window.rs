@@ -1,6 +1,9 @@
 //! Windows of the synthetic device: memory of the host in scrambled order.
 
+use std::num::NonZeroUsize;
+
 use addr::{Gpa, Hva, PAGE_SIZE};
+use vm_memory::bitmap::AtomicBitmap;
 
 use crate::config::{VmConfig, WindowConfig};
 use crate::error::VmError;
@@ -18,6 +21,8 @@ pub struct Window {
     base: Gpa,
     slot_view: View,
     ledger: View,
+    /// Pages that were written through the ledger.
+    written: AtomicBitmap,
 }
 
 impl Window {
@@ -42,6 +47,7 @@ impl Window {
             base,
             slot_view: View::of_pages(&file, &order).map_err(memory)?,
             ledger: View::of_pages(&file, &order).map_err(memory)?,
+            written: written(config)?,
         })
     }
 
@@ -80,7 +86,16 @@ impl Window {
     /// host's own mapping. `None` when they do not fit the window.
     pub fn write(&self, page: u64, offset_bytes: u64, bytes: &[u8]) -> Option<()> {
         let at = page.checked_mul(PAGE_SIZE)?.checked_add(offset_bytes)?;
-        self.ledger.write(at, bytes)
+        self.ledger.write(at, bytes)?;
+        self.written
+            .set_addr_range(usize::try_from(at).ok()?, bytes.len());
+        Some(())
+    }
+
+    /// Pages that were written through the host's own mapping since the last call, a bit
+    /// for each.
+    pub(crate) fn take_written(&self) -> Vec<u64> {
+        self.written.get_and_reset()
     }
 
     /// Copies `len_bytes` out of device page `page` from `offset_bytes` through
@@ -89,6 +104,15 @@ impl Window {
         let at = page.checked_mul(PAGE_SIZE)?.checked_add(offset_bytes)?;
         self.ledger.read(at, len_bytes)
     }
+}
+
+fn written(config: &WindowConfig) -> Result<AtomicBitmap, VmError> {
+    let sizes = usize::try_from(config.npages * PAGE_SIZE)
+        .ok()
+        .zip(usize::try_from(PAGE_SIZE).ok().and_then(NonZeroUsize::new));
+    let (len_bytes, page_len) =
+        sizes.ok_or_else(|| VmError::Config(format!("a window of {} pages", config.npages)))?;
+    Ok(AtomicBitmap::new(len_bytes, page_len))
 }
 
 /// Gives each window its guest physical address, an unbacked gap after each.

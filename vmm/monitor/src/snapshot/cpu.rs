@@ -1,0 +1,200 @@
+//! State of one vCPU.
+
+use kvm_bindings::{
+    Msrs, kvm_debugregs, kvm_fpu, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs,
+    kvm_sregs, kvm_vcpu_events,
+};
+use kvm_ioctls::{Kvm, VcpuFd};
+
+use super::tsc;
+use crate::error::VmError;
+
+/// `IA32_TIME_STAMP_COUNTER`. KVM takes a store to it for an attempt to keep the vCPUs
+/// together and rounds it, so the counter is set by its offset instead.
+const MSR_TSC: u32 = 0x10;
+/// `IA32_TSC_DEADLINE`: means what it says only once the counter and the APIC are right.
+const MSR_TSC_DEADLINE: u32 = 0x6e0;
+/// Attempts to bring a vCPU to rest; each does one part of an access that is split.
+const ATTEMPTS: usize = 16;
+/// Byte of the local APIC's registers where the timer's current count lies; it runs.
+const APIC_CURRENT_COUNT: usize = 0x390;
+
+/// Everything of a vCPU that a guest can tell.
+///
+/// XSAVE state is not in it: it is withheld from the guest (see `cpuid.rs`), so that the
+/// legacy state is all there is.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct CpuState {
+    regs: kvm_regs,
+    sregs: kvm_sregs,
+    fpu: kvm_fpu,
+    debug: kvm_debugregs,
+    events: kvm_vcpu_events,
+    mp: kvm_mp_state,
+    lapic: kvm_lapic_state,
+    msrs: Vec<(u32, u64)>,
+    /// Value of the time stamp counter.
+    tsc: u64,
+}
+
+/// Completes what the last exit left to be done, so that the registers are those
+/// between two instructions (Documentation/virt/kvm/api.rst, 5, `immediate_exit`).
+pub(super) fn bring_to_rest(vcpu: &mut VcpuFd) -> Result<(), VmError> {
+    vcpu.set_kvm_immediate_exit(1);
+    let mut outcome = Err(VmError::Config(format!(
+        "a vCPU does not come to rest in {ATTEMPTS} attempts"
+    )));
+    for _ in 0..ATTEMPTS {
+        match vcpu.run() {
+            // Another part of an access that is lost with the state that asked for it.
+            Ok(_) => {}
+            Err(error) if error.errno() == libc::EINTR => {
+                outcome = Ok(());
+                break;
+            }
+            Err(error) => {
+                outcome = Err(VmError::kvm("KVM_RUN")(error));
+                break;
+            }
+        }
+    }
+    vcpu.set_kvm_immediate_exit(0);
+    outcome
+}
+
+impl CpuState {
+    /// Reads the state of a vCPU at rest; `msrs` are those to look at.
+    pub(super) fn of(vcpu: &VcpuFd, msrs: &[u32]) -> Result<Self, VmError> {
+        Ok(Self {
+            regs: vcpu.get_regs().map_err(VmError::kvm("KVM_GET_REGS"))?,
+            sregs: vcpu.get_sregs().map_err(VmError::kvm("KVM_GET_SREGS"))?,
+            fpu: vcpu.get_fpu().map_err(VmError::kvm("KVM_GET_FPU"))?,
+            debug: vcpu
+                .get_debug_regs()
+                .map_err(VmError::kvm("KVM_GET_DEBUGREGS"))?,
+            events: vcpu
+                .get_vcpu_events()
+                .map_err(VmError::kvm("KVM_GET_VCPU_EVENTS"))?,
+            mp: vcpu
+                .get_mp_state()
+                .map_err(VmError::kvm("KVM_GET_MP_STATE"))?,
+            lapic: vcpu.get_lapic().map_err(VmError::kvm("KVM_GET_LAPIC"))?,
+            msrs: read_msrs(vcpu, msrs)?,
+            tsc: tsc::read(vcpu)?,
+        })
+    }
+
+    /// Gives a vCPU at rest this state.
+    pub(super) fn put(&self, vcpu: &VcpuFd) -> Result<(), VmError> {
+        vcpu.set_mp_state(self.mp)
+            .map_err(VmError::kvm("KVM_SET_MP_STATE"))?;
+        vcpu.set_regs(&self.regs)
+            .map_err(VmError::kvm("KVM_SET_REGS"))?;
+        vcpu.set_sregs(&self.sregs)
+            .map_err(VmError::kvm("KVM_SET_SREGS"))?;
+        vcpu.set_fpu(&self.fpu)
+            .map_err(VmError::kvm("KVM_SET_FPU"))?;
+        vcpu.set_debug_regs(&self.debug)
+            .map_err(VmError::kvm("KVM_SET_DEBUGREGS"))?;
+        // Before the APIC, whose timer may count by it.
+        tsc::write(vcpu, self.tsc)?;
+        vcpu.set_lapic(&self.lapic)
+            .map_err(VmError::kvm("KVM_SET_LAPIC"))?;
+        write_msrs(vcpu, &self.msrs)?;
+        vcpu.set_vcpu_events(&self.events)
+            .map_err(VmError::kvm("KVM_SET_VCPU_EVENTS"))
+    }
+
+    /// The state without what goes on by itself while the vCPU stands still.
+    pub(super) fn still(&self) -> Self {
+        let mut still = self.clone();
+        still.tsc = 0;
+        for byte in still.lapic.regs.iter_mut().skip(APIC_CURRENT_COUNT).take(4) {
+            *byte = 0;
+        }
+        still
+    }
+
+    /// Names what differs in `other`, for a person.
+    pub(super) fn differences(&self, other: &Self) -> Vec<String> {
+        let parts = [
+            ("general registers", self.regs == other.regs),
+            ("special registers", self.sregs == other.sregs),
+            ("floating point", self.fpu == other.fpu),
+            ("debug registers", self.debug == other.debug),
+            ("pending events", self.events == other.events),
+            ("multiprocessing state", self.mp == other.mp),
+            ("local APIC", self.lapic == other.lapic),
+        ];
+        let msrs = self.msrs.iter().zip(&other.msrs);
+        let msrs = msrs
+            .filter(|(ours, theirs)| ours != theirs)
+            .map(|((index, ours), (_, theirs))| format!("MSR {index:#x}: {ours:#x}, {theirs:#x}"));
+        let parts = parts
+            .into_iter()
+            .filter(|(_, same)| !same)
+            .map(|(name, _)| name.to_owned());
+        parts.chain(msrs).collect()
+    }
+}
+
+/// The registers that KVM both tells of this vCPU and takes back, in the order in which
+/// they are to be set.
+pub(super) fn restorable_msrs(kvm: &Kvm, vcpu: &VcpuFd) -> Result<Vec<u32>, VmError> {
+    let list = kvm
+        .get_msr_index_list()
+        .map_err(VmError::kvm("KVM_GET_MSR_INDEX_LIST"))?;
+    let mut indices: Vec<u32> = list
+        .as_slice()
+        .iter()
+        .copied()
+        .filter(|index| *index != MSR_TSC)
+        .filter(|index| {
+            // Some are listed for every processor, and this one does not have them.
+            read_msrs(vcpu, &[*index]).is_ok_and(|found| write_msrs(vcpu, &found).is_ok())
+        })
+        .collect();
+    indices.sort_by_key(|index| (*index == MSR_TSC_DEADLINE, *index));
+    Ok(indices)
+}
+
+fn entries(found: &[(u32, u64)]) -> Result<Msrs, VmError> {
+    let entries: Vec<kvm_msr_entry> = found
+        .iter()
+        .map(|(index, data)| kvm_msr_entry {
+            index: *index,
+            data: *data,
+            ..Default::default()
+        })
+        .collect();
+    Msrs::from_entries(&entries)
+        .map_err(|error| VmError::Config(format!("model-specific registers: {error}")))
+}
+
+/// Complains when KVM stopped at one of them.
+fn all(done: usize, wanted: &[(u32, u64)], verb: &str) -> Result<(), VmError> {
+    match wanted.get(done) {
+        None => Ok(()),
+        Some((index, data)) => Err(VmError::Config(format!(
+            "KVM does not {verb} MSR {index:#x} (value {data:#x})"
+        ))),
+    }
+}
+
+fn read_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<(u32, u64)>, VmError> {
+    let wanted: Vec<(u32, u64)> = indices.iter().map(|index| (*index, 0)).collect();
+    let mut msrs = entries(&wanted)?;
+    let done = vcpu
+        .get_msrs(&mut msrs)
+        .map_err(VmError::kvm("KVM_GET_MSRS"))?;
+    all(done, &wanted, "tell")?;
+    let found = msrs.as_slice().iter();
+    Ok(found.map(|entry| (entry.index, entry.data)).collect())
+}
+
+fn write_msrs(vcpu: &VcpuFd, values: &[(u32, u64)]) -> Result<(), VmError> {
+    let done = vcpu
+        .set_msrs(&entries(values)?)
+        .map_err(VmError::kvm("KVM_SET_MSRS"))?;
+    all(done, values, "take")
+}
