@@ -81,6 +81,11 @@ impl Vm {
     /// [`VmError`] when KVM does not take the state back; the VM is of no use then.
     pub fn reset(&mut self, snapshot: &Snapshot) -> Result<ResetStats, VmError> {
         self.bring_to_rest()?;
+        snapshot.machine.put(&self.vm)?;
+        for (vcpu, state) in self.vcpus.iter().zip(&snapshot.cpus) {
+            state.put(&vcpu.fd())?;
+        }
+        // After the vCPUs: KVM writes to guest memory when some registers are set.
         let mut stats = ResetStats::default();
         for (slot, (region, saved)) in self.slots.memory().iter().zip(&snapshot.memory).enumerate()
         {
@@ -91,10 +96,6 @@ impl Vm {
             }
             // Putting contents back is no change.
             self.slots.forget_host_stores(slot);
-        }
-        snapshot.machine.put(&self.vm)?;
-        for (vcpu, state) in self.vcpus.iter().zip(&snapshot.cpus) {
-            state.put(&vcpu.fd())?;
         }
         self.shared
             .bus()

@@ -1,12 +1,15 @@
 //! State of one vCPU.
 
 use kvm_bindings::{
-    Msrs, kvm_debugregs, kvm_fpu, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs,
-    kvm_sregs, kvm_vcpu_events,
+    KVM_MAX_CPUID_ENTRIES, Msrs, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry,
+    kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xsave,
 };
 use kvm_ioctls::{Kvm, VcpuFd};
 
+use walk::Vendor;
+
 use super::tsc;
+use crate::cpuid;
 use crate::error::VmError;
 
 /// `IA32_TIME_STAMP_COUNTER`. KVM takes a store to it for an attempt to keep the vCPUs
@@ -14,20 +17,25 @@ use crate::error::VmError;
 const MSR_TSC: u32 = 0x10;
 /// `IA32_TSC_DEADLINE`: means what it says only once the counter and the APIC are right.
 const MSR_TSC_DEADLINE: u32 = 0x6e0;
+/// Registers of Hyper-V's interface, which guests are not offered; some are clocks.
+const HYPER_V: std::ops::Range<u32> = 0x4000_0000..0x4000_0200;
 /// Attempts to bring a vCPU to rest; each does one part of an access that is split.
 const ATTEMPTS: usize = 16;
+/// Words of the XSAVE area that KVM_GET_XSAVE gives.
+const XSAVE_WORDS: usize = 1024;
 /// Byte of the local APIC's registers where the timer's current count lies; it runs.
 const APIC_CURRENT_COUNT: usize = 0x390;
 
 /// Everything of a vCPU that a guest can tell.
 ///
-/// XSAVE state is not in it: it is withheld from the guest (see `cpuid.rs`), so that the
-/// legacy state is all there is.
+/// The floating-point state travels in the XSAVE format although XSAVE is withheld from
+/// the guest: KVM_GET_FPU and KVM_SET_FPU leave out which of its parts are in use, and a
+/// part that is not is taken for zeroes.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct CpuState {
     regs: kvm_regs,
     sregs: kvm_sregs,
-    fpu: kvm_fpu,
+    xsave: [u32; XSAVE_WORDS],
     debug: kvm_debugregs,
     events: kvm_vcpu_events,
     mp: kvm_mp_state,
@@ -68,7 +76,10 @@ impl CpuState {
         Ok(Self {
             regs: vcpu.get_regs().map_err(VmError::kvm("KVM_GET_REGS"))?,
             sregs: vcpu.get_sregs().map_err(VmError::kvm("KVM_GET_SREGS"))?,
-            fpu: vcpu.get_fpu().map_err(VmError::kvm("KVM_GET_FPU"))?,
+            xsave: vcpu
+                .get_xsave()
+                .map_err(VmError::kvm("KVM_GET_XSAVE"))?
+                .region,
             debug: vcpu
                 .get_debug_regs()
                 .map_err(VmError::kvm("KVM_GET_DEBUGREGS"))?,
@@ -90,10 +101,16 @@ impl CpuState {
             .map_err(VmError::kvm("KVM_SET_MP_STATE"))?;
         vcpu.set_regs(&self.regs)
             .map_err(VmError::kvm("KVM_SET_REGS"))?;
-        vcpu.set_sregs(&self.sregs)
+        vcpu.set_sregs(&self.special_registers(vcpu)?)
             .map_err(VmError::kvm("KVM_SET_SREGS"))?;
-        vcpu.set_fpu(&self.fpu)
-            .map_err(VmError::kvm("KVM_SET_FPU"))?;
+        let xsave = kvm_xsave {
+            region: self.xsave,
+            ..Default::default()
+        };
+        // SAFETY: KVM reads more than this structure only for features that a process
+        // has to ask for first (arch_prctl(2), ARCH_REQ_XCOMP_GUEST_PERM); this one
+        // never does.
+        unsafe { vcpu.set_xsave(&xsave) }.map_err(VmError::kvm("KVM_SET_XSAVE"))?;
         vcpu.set_debug_regs(&self.debug)
             .map_err(VmError::kvm("KVM_SET_DEBUGREGS"))?;
         // Before the APIC, whose timer may count by it.
@@ -103,6 +120,21 @@ impl CpuState {
         write_msrs(vcpu, &self.msrs)?;
         vcpu.set_vcpu_events(&self.events)
             .map_err(VmError::kvm("KVM_SET_VCPU_EVENTS"))
+    }
+
+    /// AMD's processors keep the type of TR without its busy bit; KVM adds the bit when it
+    /// is asked (`svm_get_segment` of arch/x86/kvm/svm/svm.c), and does not take it away
+    /// again. With the bit, QEMU's emulation refuses user mode every I/O port.
+    fn special_registers(&self, vcpu: &VcpuFd) -> Result<kvm_sregs, VmError> {
+        const BUSY: u8 = 2;
+        let told = vcpu
+            .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
+            .map_err(VmError::kvm("KVM_GET_CPUID2"))?;
+        let mut sregs = self.sregs;
+        if cpuid::vendor(&told) == Vendor::Amd {
+            sregs.tr.type_ &= !BUSY;
+        }
+        Ok(sregs)
     }
 
     /// The state without what goes on by itself while the vCPU stands still.
@@ -120,7 +152,7 @@ impl CpuState {
         let parts = [
             ("general registers", self.regs == other.regs),
             ("special registers", self.sregs == other.sregs),
-            ("floating point", self.fpu == other.fpu),
+            ("floating point", self.xsave == other.xsave),
             ("debug registers", self.debug == other.debug),
             ("pending events", self.events == other.events),
             ("multiprocessing state", self.mp == other.mp),
@@ -148,7 +180,7 @@ pub(super) fn restorable_msrs(kvm: &Kvm, vcpu: &VcpuFd) -> Result<Vec<u32>, VmEr
         .as_slice()
         .iter()
         .copied()
-        .filter(|index| *index != MSR_TSC)
+        .filter(|index| *index != MSR_TSC && !HYPER_V.contains(index))
         .filter(|index| {
             // Some are listed for every processor, and this one does not have them.
             read_msrs(vcpu, &[*index]).is_ok_and(|found| write_msrs(vcpu, &found).is_ok())
