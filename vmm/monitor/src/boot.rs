@@ -13,12 +13,13 @@ use linux_loader::loader::elf::start_info::{
     hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info,
 };
 use linux_loader::loader::{Elf, KernelLoader, KernelLoaderResult, load_cmdline};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress};
 
 use crate::acpi;
 use crate::config::VmConfig;
 use crate::error::VmError;
 use crate::layout;
+use crate::slots::GuestMemory;
 use crate::window::Window;
 
 /// `XEN_HVM_START_MAGIC_VALUE` of include/xen/interface/hvm/start_info.h.
@@ -39,7 +40,7 @@ pub(crate) struct Entry {
 /// Puts kernel, initramfs, command line, ACPI tables and start info into memory.
 pub(crate) fn load(
     config: &VmConfig,
-    memory: &GuestMemoryMmap,
+    memory: &GuestMemory,
     windows: &[Window],
 ) -> Result<Entry, VmError> {
     let kernel = load_kernel(&config.kernel, memory)?;
@@ -66,7 +67,7 @@ fn image_error(path: &Path) -> impl FnOnce(std::io::Error) -> VmError + '_ {
     }
 }
 
-fn load_kernel(path: &Path, memory: &GuestMemoryMmap) -> Result<KernelLoaderResult, VmError> {
+fn load_kernel(path: &Path, memory: &GuestMemory) -> Result<KernelLoaderResult, VmError> {
     let mut file = File::open(path).map_err(image_error(path))?;
     let lowest = Some(GuestAddress(layout::HIGH_RAM));
     Elf::load(memory, None, &mut file, lowest).map_err(|error| VmError::Kernel {
@@ -78,7 +79,7 @@ fn load_kernel(path: &Path, memory: &GuestMemoryMmap) -> Result<KernelLoaderResu
 /// Places the initramfs at the top of RAM. Gives its address and length in bytes.
 fn load_initramfs(
     config: &VmConfig,
-    memory: &GuestMemoryMmap,
+    memory: &GuestMemory,
     kernel_end: u64,
 ) -> Result<(u64, u64), VmError> {
     let path = &config.initramfs;
@@ -116,7 +117,7 @@ fn command_line(config: &VmConfig) -> String {
     words.join(" ")
 }
 
-fn load_command_line(config: &VmConfig, memory: &GuestMemoryMmap) -> Result<(), VmError> {
+fn load_command_line(config: &VmConfig, memory: &GuestMemory) -> Result<(), VmError> {
     let capacity = usize::try_from(layout::COMMAND_LINE_LEN_BYTES).unwrap_or(usize::MAX);
     let wrong =
         |error: &dyn std::fmt::Display| VmError::Config(format!("kernel command line: {error}"));
@@ -128,7 +129,7 @@ fn load_command_line(config: &VmConfig, memory: &GuestMemoryMmap) -> Result<(), 
 
 fn write_start_info(
     config: &VmConfig,
-    memory: &GuestMemoryMmap,
+    memory: &GuestMemory,
     (initramfs, initramfs_len_bytes): (u64, u64),
 ) -> Result<(), VmError> {
     let map = memory_map(config.ram_len_bytes);
@@ -170,7 +171,7 @@ fn memory_map(ram_len_bytes: u64) -> [hvm_memmap_table_entry; 3] {
     ]
 }
 
-fn write(memory: &GuestMemoryMmap, at: u64, bytes: &[u8]) -> Result<(), VmError> {
+fn write(memory: &GuestMemory, at: u64, bytes: &[u8]) -> Result<(), VmError> {
     memory
         .write_slice(bytes, GuestAddress(at))
         .map_err(|_| VmError::GuestMemory {

@@ -19,7 +19,7 @@ pub struct Buffer {
 }
 
 /// The registers of the table.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct BufferTable {
     buffers: Vec<Buffer>,
     select: u32,

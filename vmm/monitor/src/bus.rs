@@ -2,14 +2,15 @@
 
 use std::convert::Infallible;
 
-use vm_superio::serial::NoEvents;
+use vm_superio::serial::{NoEvents, SerialState};
 use vm_superio::{Serial, Trigger};
 
 use crate::acpi;
 use crate::config::BufferConfig;
 use crate::console::Console;
 use crate::device::RegisterPage;
-use crate::dma::Dma;
+use crate::dma::{Dma, DmaRegisters};
+use crate::error::VmError;
 use crate::layout;
 use crate::window::Window;
 
@@ -48,7 +49,38 @@ pub(crate) struct Bus {
     pub(crate) stop_at_device: bool,
 }
 
+/// What the devices of the machine remember.
+#[derive(Clone, PartialEq)]
+pub(crate) struct DeviceState {
+    serial: SerialState,
+    registers: RegisterPage,
+    dma: DmaRegisters,
+}
+
 impl Bus {
+    /// What the devices remember now.
+    pub(crate) fn state(&self) -> DeviceState {
+        DeviceState {
+            serial: self.serial.state(),
+            registers: self.registers.clone(),
+            dma: self.dma.registers(),
+        }
+    }
+
+    /// Makes the devices remember `state`; the serial line goes on to `console`.
+    pub(crate) fn restore(
+        &mut self,
+        state: &DeviceState,
+        console: &Console,
+    ) -> Result<(), VmError> {
+        self.serial = Serial::from_state(&state.serial, NoInterrupt, NoEvents, console.clone())
+            .map_err(|error| VmError::Config(format!("state of the serial line: {error:?}")))?;
+        self.registers = state.registers.clone();
+        self.dma.set_registers(state.dma);
+        self.stop_at_device = false;
+        Ok(())
+    }
+
     pub(crate) fn new(
         console: Console,
         windows: &[Window],

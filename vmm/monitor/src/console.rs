@@ -9,7 +9,7 @@ use vmm_sys_util::eventfd::EventFd;
 const KEEP_BYTES: usize = 1 << 20;
 
 #[derive(Default)]
-struct Text {
+pub(crate) struct Text {
     bytes: Vec<u8>,
     /// Start of the first line that [`Console::take_lines`] has not given yet.
     untaken: usize,
@@ -33,6 +33,23 @@ impl Console {
 
     fn with<T>(&self, read: impl FnOnce(&mut Text) -> T) -> T {
         read(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What is kept now, for [`Console::restore`].
+    pub(crate) fn saved(&self) -> Text {
+        self.with(|text| Text {
+            bytes: text.bytes.clone(),
+            untaken: text.untaken,
+            line: None,
+        })
+    }
+
+    /// Forgets what was printed after `saved`.
+    pub(crate) fn restore(&self, saved: &Text) {
+        self.with(|text| {
+            text.bytes.clone_from(&saved.bytes);
+            text.untaken = saved.untaken;
+        });
     }
 
     /// All that is kept, bytes that are not UTF-8 replaced.

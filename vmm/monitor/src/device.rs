@@ -14,7 +14,7 @@ const _: () = assert!(LEN as u64 == regs::REGS_LEN_BYTES);
 const MAX_DOORBELLS: usize = 1024;
 
 /// The register page as bytes, and what the driver rang.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RegisterPage {
     bytes: [u8; LEN],
     doorbells: Vec<u32>,

@@ -5,9 +5,10 @@
 //! bus address is a guest physical one.
 
 use addr::{Gpa, PAGE_SIZE};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress};
 use wire::regs;
 
+use crate::slots::GuestMemory;
 use crate::window::Window;
 
 /// Bytes of the largest copy, as a length of this process's memory.
@@ -32,14 +33,14 @@ pub struct DmaRegisters {
 /// The engine.
 pub(crate) struct Dma {
     registers: DmaRegisters,
-    memory: GuestMemoryMmap,
+    memory: GuestMemory,
     ram_len_bytes: u64,
     /// First page and number of pages of each window.
     windows: Vec<(Gpa, u64)>,
 }
 
 impl Dma {
-    pub(crate) fn new(memory: GuestMemoryMmap, ram_len_bytes: u64, windows: &[Window]) -> Self {
+    pub(crate) fn new(memory: GuestMemory, ram_len_bytes: u64, windows: &[Window]) -> Self {
         let place = |window: &Window| (window.base(), window.npages());
         Self {
             registers: DmaRegisters::default(),
@@ -51,6 +52,10 @@ impl Dma {
 
     pub(crate) fn registers(&self) -> DmaRegisters {
         self.registers
+    }
+
+    pub(crate) fn set_registers(&mut self, registers: DmaRegisters) {
+        self.registers = registers;
     }
 
     /// Answers a load at byte `at` of the register page, if it is one of these
@@ -153,7 +158,7 @@ mod tests {
             (GuestAddress(0), 4 * MOST_LEN),
             (GuestAddress(WINDOW.raw()), 2 * MOST_LEN),
         ];
-        let memory = GuestMemoryMmap::from_ranges(&regions).expect("memory");
+        let memory = GuestMemory::from_ranges(&regions).expect("memory");
         let config = WindowConfig {
             name: "test".into(),
             npages: 2,

@@ -3,18 +3,25 @@
 use std::sync::atomic::Ordering;
 
 use addr::{Gpa, Hva};
-use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
+use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
+use vm_memory::bitmap::AtomicBitmap;
 use vm_memory::{
-    Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionCollection, GuestRegionMmap,
-    MmapRegion,
+    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionCollection,
+    GuestRegionMmap, MmapRegion,
 };
 
 use crate::config::VmConfig;
 use crate::error::VmError;
 use crate::layout;
 use crate::mapping::memfd;
+use crate::snapshot::merge;
 use crate::window::Window;
+
+/// Memory behind a memslot; it notes which of its pages the VMM stores to.
+pub(crate) type Region = GuestRegionMmap<AtomicBitmap>;
+/// Everything that a slot backs, by guest physical address.
+pub(crate) type GuestMemory = GuestMemoryMmap<AtomicBitmap>;
 
 /// What a memslot is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +69,9 @@ impl MemSlot {
 pub(crate) struct Slots {
     table: Vec<MemSlot>,
     /// Guest physical view of everything that a slot backs.
-    memory: GuestMemoryMmap,
+    memory: GuestMemory,
+    /// KVM notes which pages the guest stores to.
+    logs_dirty_pages: bool,
 }
 
 impl Slots {
@@ -81,14 +90,24 @@ impl Slots {
         let table = table_of(&regions, windows)?;
         let memory = GuestRegionCollection::from_regions(regions)
             .map_err(|error| VmError::Config(format!("memory regions: {error}")))?;
-        Ok(Self { table, memory })
+        Ok(Self {
+            table,
+            memory,
+            logs_dirty_pages: false,
+        })
     }
 
     pub(crate) fn register(&self, vm: &VmFd) -> Result<(), VmError> {
         for slot in &self.table {
+            let access = if slot.read_only { KVM_MEM_READONLY } else { 0 };
+            let logging = if self.logs_dirty_pages {
+                KVM_MEM_LOG_DIRTY_PAGES
+            } else {
+                0
+            };
             let region = kvm_userspace_memory_region {
                 slot: slot.id,
-                flags: if slot.read_only { KVM_MEM_READONLY } else { 0 },
+                flags: access | logging,
                 guest_phys_addr: slot.base.raw(),
                 memory_size: slot.len_bytes,
                 userspace_addr: slot.hva.raw(),
@@ -101,11 +120,49 @@ impl Slots {
         Ok(())
     }
 
+    /// Has KVM note from now on which pages the guest stores to.
+    pub(crate) fn log_dirty_pages(&mut self, vm: &VmFd) -> Result<(), VmError> {
+        if self.logs_dirty_pages {
+            return Ok(());
+        }
+        self.logs_dirty_pages = true;
+        self.register(vm)
+    }
+
+    /// Pages of a slot that the guest, KVM or the VMM stored to since the last call, a
+    /// bit for each.
+    pub(crate) fn take_dirty(&self, vm: &VmFd, slot: usize) -> Result<Vec<u64>, VmError> {
+        let (Some(known), Some(region)) = (self.table.get(slot), self.memory.iter().nth(slot))
+        else {
+            return Ok(Vec::new());
+        };
+        let mut words = vm
+            .get_dirty_log(known.id, region.size())
+            .map_err(VmError::kvm("KVM_GET_DIRTY_LOG"))?;
+        merge(&mut words, &region.get_mmap().bitmap().get_and_reset());
+        Ok(words)
+    }
+
+    /// Forgets which pages of a slot the VMM stored to.
+    pub(crate) fn forget_host_stores(&self, slot: usize) {
+        if let Some(region) = self.memory.iter().nth(slot) {
+            region.get_mmap().bitmap().reset();
+        }
+    }
+
+    /// The window behind a slot.
+    pub(crate) fn window_of(&self, slot: usize) -> Option<usize> {
+        match self.table.get(slot)?.used_for {
+            SlotUse::Window(index) => Some(index),
+            SlotUse::Ram | SlotUse::MessageArea => None,
+        }
+    }
+
     pub(crate) fn table(&self) -> &[MemSlot] {
         &self.table
     }
 
-    pub(crate) fn memory(&self) -> &GuestMemoryMmap {
+    pub(crate) fn memory(&self) -> &GuestMemory {
         &self.memory
     }
 
@@ -116,11 +173,7 @@ impl Slots {
     }
 }
 
-fn file_region(
-    name: &std::ffi::CStr,
-    base: Gpa,
-    len_bytes: u64,
-) -> Result<GuestRegionMmap, VmError> {
+fn file_region(name: &std::ffi::CStr, base: Gpa, len_bytes: u64) -> Result<Region, VmError> {
     let memory = |source| VmError::Memory {
         what: "guest memory",
         len_bytes,
@@ -134,7 +187,7 @@ fn file_region(
     region_at(region, base)
 }
 
-fn window_region(window: &Window) -> Result<GuestRegionMmap, VmError> {
+fn window_region(window: &Window) -> Result<Region, VmError> {
     let size = usize::try_from(window.len_bytes())
         .map_err(|_| VmError::Config(format!("a window of {} pages", window.npages())))?;
     // SAFETY: the window's view is a mapping of exactly this many bytes, and `Vm`
@@ -155,12 +208,12 @@ fn window_region(window: &Window) -> Result<GuestRegionMmap, VmError> {
     region_at(region, window.base())
 }
 
-fn region_at(region: MmapRegion, base: Gpa) -> Result<GuestRegionMmap, VmError> {
-    GuestRegionMmap::new(region, GuestAddress(base.raw()))
+fn region_at(region: MmapRegion<AtomicBitmap>, base: Gpa) -> Result<Region, VmError> {
+    Region::new(region, GuestAddress(base.raw()))
         .ok_or_else(|| VmError::Config(format!("memory at {base} ends past 2^64")))
 }
 
-fn table_of(regions: &[GuestRegionMmap], windows: &[Window]) -> Result<Vec<MemSlot>, VmError> {
+fn table_of(regions: &[Region], windows: &[Window]) -> Result<Vec<MemSlot>, VmError> {
     let mut uses = vec![SlotUse::Ram, SlotUse::MessageArea];
     uses.extend((0..windows.len()).map(SlotUse::Window));
     let bases = [Gpa::new(0), layout::MESSAGE_AREA]

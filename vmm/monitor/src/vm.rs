@@ -37,11 +37,11 @@ pub struct Vm {
     // The order is that of dropping: threads and descriptors go before the memory
     // that KVM knows by its addresses.
     pub(crate) vcpus: Vec<Vcpu>,
-    vm: VmFd,
+    pub(crate) vm: VmFd,
     pub(crate) shared: Arc<Shared>,
     pub(crate) reports: Receiver<(usize, Report)>,
     pub(crate) events: EventLoop,
-    slots: Slots,
+    pub(crate) slots: Slots,
     pub(crate) windows: Vec<Window>,
     pub(crate) hpet: Option<Hpet>,
     pub(crate) console: Console,

@@ -1,8 +1,10 @@
 //! Windows of the synthetic device: memory of the host in scrambled order.
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
 
 use addr::{Gpa, Hva, PAGE_SIZE};
+use vm_memory::bitmap::AtomicBitmap;
 
 use crate::config::{VmConfig, WindowConfig};
 use crate::error::VmError;
@@ -21,6 +23,8 @@ pub struct Window {
     base: Gpa,
     slot_view: View,
     ledger: View,
+    /// Pages that were written through the ledger.
+    written: AtomicBitmap,
 }
 
 impl Window {
@@ -45,6 +49,7 @@ impl Window {
             base,
             slot_view: View::of_pages(&file, &order).map_err(memory)?,
             ledger: View::of_pages(&file, &order).map_err(memory)?,
+            written: written(config)?,
         })
     }
 
@@ -83,7 +88,20 @@ impl Window {
     /// host's own mapping. `None` when they do not fit the window.
     pub fn write(&self, page: u64, offset_bytes: u64, bytes: &[u8]) -> Option<()> {
         let at = page.checked_mul(PAGE_SIZE)?.checked_add(offset_bytes)?;
-        self.ledger.write(at, bytes)
+        self.ledger.write(at, bytes)?;
+        self.note_written(at, bytes.len())
+    }
+
+    fn note_written(&self, at: u64, len_bytes: usize) -> Option<()> {
+        self.written
+            .set_addr_range(usize::try_from(at).ok()?, len_bytes);
+        Some(())
+    }
+
+    /// Pages that were written through the host's own mapping since the last call, a bit
+    /// for each.
+    pub(crate) fn take_written(&self) -> Vec<u64> {
+        self.written.get_and_reset()
     }
 
     /// Stores an aligned word, which a running guest sees as a whole or not at all.
@@ -91,7 +109,7 @@ impl Window {
     pub(crate) fn store(&self, page: u64, offset_bytes: u64, word: u64) -> Option<()> {
         let at = page.checked_mul(PAGE_SIZE)?.checked_add(offset_bytes)?;
         self.ledger.word(at)?.store(word, Ordering::Relaxed);
-        Some(())
+        self.note_written(at, size_of::<u64>())
     }
 
     /// Loads an aligned word, as a whole. `None` when it is not in the window.
@@ -106,6 +124,15 @@ impl Window {
         let at = page.checked_mul(PAGE_SIZE)?.checked_add(offset_bytes)?;
         self.ledger.read(at, len_bytes)
     }
+}
+
+fn written(config: &WindowConfig) -> Result<AtomicBitmap, VmError> {
+    let sizes = usize::try_from(config.npages * PAGE_SIZE)
+        .ok()
+        .zip(usize::try_from(PAGE_SIZE).ok().and_then(NonZeroUsize::new));
+    let (len_bytes, page_len) =
+        sizes.ok_or_else(|| VmError::Config(format!("a window of {} pages", config.npages)))?;
+    Ok(AtomicBitmap::new(len_bytes, page_len))
 }
 
 /// Gives each window its guest physical address, an unbacked gap after each. The
