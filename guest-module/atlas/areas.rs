@@ -152,7 +152,9 @@ impl IoPage {
     }
 
     fn at(&self, offset: u64) -> *mut c_void {
-        self.0.as_ptr().wrapping_byte_add(offset as usize % PAGE_SIZE)
+        self.0
+            .as_ptr()
+            .wrapping_byte_add(offset as usize % PAGE_SIZE)
     }
 
     /// Reads a register of 32 bits at `offset`, which is a multiple of 4.

@@ -47,11 +47,7 @@ struct Atlas {
 }
 
 impl Atlas {
-    fn new(
-        dev: &Device<Bound>,
-        registers_start: PhysAddr,
-        window_start: PhysAddr,
-    ) -> Result<Self> {
+    fn new(dev: &Device<Bound>, registers_start: PhysAddr, window_start: PhysAddr) -> Result<Self> {
         let coherent: Coherent<[u64; PAGE_WORDS]> = Coherent::zeroed(dev, GFP_KERNEL)?;
         let vmalloc = Vmalloc::scattered()?;
         let [.., last] = vmalloc.pages();
@@ -123,10 +119,7 @@ impl Atlas {
     fn copy(&self, copy: DmaCopy) -> u32 {
         // The device is sent astray on purpose by an offset: it must refuse what is no RAM. What is
         // RAM it may spoil.
-        let bus = self
-            .coherent
-            .dma_address()
-            .wrapping_add(copy.bus_offset);
+        let bus = self.coherent.dma_address().wrapping_add(copy.bus_offset);
 
         self.registers.write64(bus, regs::REG_DMA_BUS_ADDRESS);
         self.registers.write32(copy.window, regs::REG_DMA_WINDOW);
@@ -265,7 +258,10 @@ impl MiscDevice for OpenFile {
                     guard.as_ref().ok_or(ENODEV)?.publish()
                 };
 
-                write_words(&mut slice(Published::LEN_BYTES).writer(), &published.to_words())?;
+                write_words(
+                    &mut slice(Published::LEN_BYTES).writer(),
+                    &published.to_words(),
+                )?;
             }
             COPY => {
                 let (mut reader, mut writer) = slice(DmaCopy::LEN_BYTES).reader_writer();
