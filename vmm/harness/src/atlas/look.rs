@@ -172,7 +172,7 @@ fn found(view: &KernelView<'_>, gva: Gva) -> String {
         Ok(found) => {
             let letter = |is, letter| if is { letter } else { '-' };
             format!(
-                "{} {}{}{} {} by a page of {}",
+                "{} {}{}{} {}, {} page",
                 found.address,
                 letter(found.access.user, 'u'),
                 letter(found.access.write, 'w'),
