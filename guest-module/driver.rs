@@ -6,6 +6,7 @@
 //! offers each window to user space through device files, which differ in how and when pages are mapped; so it
 //! does with buffers of RAM that it shares with the device.
 
+mod atlas;
 mod control;
 mod files;
 // The host uses the same files, where their items are public.
@@ -20,6 +21,7 @@ mod shared;
 mod strategy;
 mod table;
 
+use atlas::AtlasFile;
 use control::{Control, Everything};
 use files::DeviceFiles;
 use kernel::{
@@ -63,6 +65,7 @@ struct BoundDevice<'bound> {
     files: DeviceFiles,
     personas: Personas,
     control: Option<Pin<KBox<Control>>>,
+    atlas: Option<AtlasFile>,
     offered: Arc<Everything>,
     _claims: KVec<Region>,
     regs: ExclusiveIoMem<'bound, { table::REGS_LEN }>,
@@ -125,6 +128,7 @@ impl BoundDevice<'_> {
 impl Drop for BoundDevice<'_> {
     fn drop(&mut self) {
         // First what user space can reach.
+        self.atlas = None;
         self.control = None;
         self.files = DeviceFiles::new();
         self.personas = Personas::none();
@@ -179,6 +183,7 @@ impl platform::Driver for MapwitnessDriver {
             files: DeviceFiles::new(),
             personas: Personas::none(),
             control: None,
+            atlas: None,
             offered: Arc::new(Everything { windows, buffers }, GFP_KERNEL)?,
             _claims: claims,
             regs,
@@ -186,6 +191,7 @@ impl platform::Driver for MapwitnessDriver {
         };
         bound.give_buffers();
         bound.add_files(dev)?;
+        bound.atlas = Some(atlas(pdev)?);
         Ok(bound)
     }
 }
@@ -221,6 +227,19 @@ fn windows(
         return Err(ENODEV);
     }
     Ok((windows, claims))
+}
+
+/// The file that shows one page under all its addresses.
+fn atlas(pdev: &platform::Device<Core<'_>>) -> Result<AtlasFile> {
+    let start = |index| {
+        pdev.resource_by_index(index)
+            .map(|resource| resource.start())
+            .ok_or(ENODEV)
+    };
+
+    AtlasFile::new(pdev.as_ref(), start(0)?, start(1)?).inspect_err(|e| {
+        dev_err!(pdev.as_ref(), "cannot create the atlas: {e:?}\n");
+    })
 }
 
 /// RAM for the buffers of the device, which does not know of it yet.

@@ -290,3 +290,34 @@ fn the_cache_is_listed_and_cleaned() {
     assert!(images("clean").contains("removed 1 artefacts"));
     assert!(images("list").contains("empty"));
 }
+
+#[test]
+fn the_atlas_is_drawn_and_told_as_a_document() {
+    let output = mapwitness("good", &["atlas"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    for kind in [
+        "user virtual",
+        "kernel logical",
+        "kernel virtual",
+        "kmap_local",
+        "bus",
+    ] {
+        assert!(text.contains(kind), "{text}");
+    }
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 80),
+        "{text}"
+    );
+    assert!(text.ends_with(", 0 wrong\n"), "{text}");
+
+    let output = mapwitness("good", &["atlas", "--json"]);
+    let report = json(&output);
+    assert_eq!(report["verdict"], "pass", "{report:#}");
+    let names = report["ram"]["names"].as_array().expect("names");
+    assert_eq!(names.len(), 6);
+    assert!(
+        names.iter().all(|name| name["agrees"] == true),
+        "{report:#}"
+    );
+}

@@ -30,6 +30,9 @@ pub struct Args {
 pub enum Command {
     /// Boot a guest, load the driver and check what its mappings become
     Check(CheckArgs),
+    /// Draw one frame under every address that a kernel has for it, each followed
+    /// through the page tables
+    Atlas(AtlasArgs),
     /// Tell what this machine can do, and what would make it do more
     Doctor(DoctorArgs),
     /// Show, build or remove guest images
@@ -57,6 +60,23 @@ pub struct CheckArgs {
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u8).range(1..=8))]
     pub vcpus: u8,
+    /// Show the guest's console on standard error
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// What the image is built from
+    #[command(flatten)]
+    pub image: ImageArgs,
+}
+
+/// Options of `atlas`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct AtlasArgs {
+    /// Print one JSON document on standard output, and nothing else there
+    #[arg(long)]
+    pub json: bool,
+    /// Host to run on: kvm, soft-npt, soft-ept or auto
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<Wish>,
     /// Show the guest's console on standard error
     #[arg(short, long)]
     pub verbose: bool,

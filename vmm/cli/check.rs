@@ -1,29 +1,19 @@
 //! `mapwitness check`: brings image, host and guest together, and prints what the
 //! check found.
 
-use std::ffi::OsString;
-use std::io::IsTerminal;
-
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use guest_images::GuestImage;
 use guest_images::handover::{self, Images};
-use harness::report::HostReport;
 use harness::{CheckOptions, Driver, Guest, Report, Verdict};
-use hosts::{Owner, Probe};
 use monitor::VmConfig;
 use provision::Progress;
 
 use crate::args::CheckArgs;
+use crate::carried::{self, Errand};
 use crate::exit::{Exit, chain};
 use crate::{images, table};
 
-/// Tells the carried process whether its output reaches a terminal in the end.
-const COLOUR_VARIABLE: &str = "MAPWITNESS_COLOUR";
-
 /// Carries out `mapwitness check`.
-///
-/// The command runs twice: first where it was called, to bring together what is
-/// needed, then on the chosen host with the image handed over.
 pub fn run(options: &CheckArgs) -> anyhow::Result<Exit> {
     let outcome = match handover::import()? {
         Some(mut images) => match images.remove(&options.driver_variant) {
@@ -48,26 +38,13 @@ fn carry(options: &CheckArgs) -> anyhow::Result<i32> {
     let progress = Progress::stderr();
     let image = images::ensure(&options.driver_variant, &options.image, &progress)?;
     let images = Images::from([(options.driver_variant.clone(), image)]);
-    let files = images::files(&images);
-    let mut environment = images::environment(&images)?;
-    if std::io::stdout().is_terminal() {
-        environment.push((COLOUR_VARIABLE.into(), "1".into()));
-    }
-    let program = std::env::current_exe().context("find this program's own file")?;
-    let argv: Vec<OsString> = [program.into_os_string()]
-        .into_iter()
-        .chain(std::env::args_os().skip(1))
-        .collect();
-    let run_options = hosts::Options {
-        wish: options.host,
-        owner: Owner::Current,
-        consent: images::consent(options.image.yes),
-        writable: Vec::new(),
-        files,
-        environment,
-        reruns: 1,
+    let errand = Errand {
+        host: options.host,
+        yes: options.image.yes,
+        images,
+        environment: Vec::new(),
     };
-    Ok(hosts::run(&argv, &run_options, &progress)?)
+    carried::carry(errand, &progress)
 }
 
 /// Checks on the KVM that is here and prints the outcome.
@@ -79,7 +56,7 @@ fn here(options: &CheckArgs, image: &GuestImage) -> Exit {
 }
 
 fn check(options: &CheckArgs, image: &GuestImage) -> anyhow::Result<Report> {
-    let host = host_report(options)?;
+    let host = carried::host_report(options.host)?;
     let mut config = VmConfig::new(image.vmlinux.clone(), image.initramfs.clone());
     config.vcpus = options.vcpus;
     config.hpet = true;
@@ -97,22 +74,6 @@ fn check(options: &CheckArgs, image: &GuestImage) -> anyhow::Result<Report> {
     Ok(harness::check(&mut guest, &driver, check_options)?)
 }
 
-fn host_report(options: &CheckArgs) -> anyhow::Result<HostReport> {
-    let choice = hosts::choose(options.host)?;
-    let second_level = match hosts::probe() {
-        Probe::Usable { second_level, .. } => second_level.to_string(),
-        other => return Err(anyhow!("KVM cannot run a guest here: {other}")),
-    };
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    Ok(HostReport {
-        kind: choice.inside.unwrap_or(choice.kind).to_string(),
-        kernel: kernel.trim_end().to_owned(),
-        second_level,
-        // The check finds it out.
-        second_level_levels: None,
-    })
-}
-
 fn print(options: &CheckArgs, mut report: Report) -> Exit {
     let missing = report.missing(&options.require);
     if !missing.is_empty() && report.verdict == Verdict::Pass {
@@ -127,8 +88,7 @@ fn print(options: &CheckArgs, mut report: Report) -> Exit {
             }
         }
     } else {
-        let colour = std::env::var_os(COLOUR_VARIABLE).is_some();
-        print!("{}", table::render(&report, colour));
+        print!("{}", table::render(&report, carried::colour()));
     }
     for link in &missing {
         eprintln!(

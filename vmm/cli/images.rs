@@ -64,8 +64,15 @@ pub fn environment(images: &Images) -> Result<Vec<(OsString, OsString)>, handove
 /// The files of images that a carried process reads.
 pub fn files(images: &Images) -> Vec<PathBuf> {
     let all = images.values();
-    all.flat_map(|image| [image.vmlinux.clone(), image.initramfs.clone()])
-        .collect()
+    all.flat_map(|image| {
+        [
+            image.vmlinux.clone(),
+            image.initramfs.clone(),
+            image.system_map.clone(),
+            image.types.clone(),
+        ]
+    })
+    .collect()
 }
 
 /// Images for the integration tests, which boot them without building anything.

@@ -1,10 +1,13 @@
 //! The `mapwitness` command: parses, calls, prints.
 
 mod args;
+mod atlas;
+mod carried;
 mod check;
 mod doctor;
 mod exit;
 mod images;
+mod picture;
 mod table;
 
 use std::ffi::OsString;
@@ -23,6 +26,7 @@ fn main() -> ExitCode {
     }
     let outcome = match Args::parse().command {
         Command::Check(options) => check::run(&options),
+        Command::Atlas(options) => atlas::run(&options),
         Command::Doctor(options) => doctor::run(options.json),
         Command::Images(command) => images::run(&command),
     };

@@ -54,7 +54,6 @@ pub fn check(
     guest.end_preparations()?;
     guest.unload_modules(&modules)?;
     let kernel_complaints = guest.kernel_complaints()?;
-    let cr4 = guest.vm().paging_regs()?.cr4;
 
     let all_pass = found.all_pass() && kernel_complaints.is_empty();
     let verdict = match (all_pass, found.tally.present) {
@@ -67,11 +66,7 @@ pub fn check(
             second_level_levels: second_level_levels(guest),
             ..options.host
         },
-        guest: GuestReport {
-            kernel: guest.kernel_release().to_owned(),
-            paging_levels: if cr4 & CR4_LA57 == 0 { 4 } else { 5 },
-            vcpus: options.vcpus,
-        },
+        guest: guest_report(guest, options.vcpus)?,
         driver_variant: options.driver_variant,
         pages_checked: found.tally.present,
         absences_checked: found.tally.absent,
@@ -82,6 +77,16 @@ pub fn check(
         refusals: found.refusals,
         promises: found.promises,
         kernel_complaints,
+    })
+}
+
+/// The guest, for a report.
+pub(crate) fn guest_report(guest: &Guest, vcpus: u8) -> Result<GuestReport, HarnessError> {
+    let cr4 = guest.vm().paging_regs()?.cr4;
+    Ok(GuestReport {
+        kernel: guest.kernel_release().to_owned(),
+        paging_levels: if cr4 & CR4_LA57 == 0 { 4 } else { 5 },
+        vcpus,
     })
 }
 

@@ -40,6 +40,12 @@ pub enum HarnessError {
         /// The answer.
         reply: Box<Reply>,
     },
+    /// A request that should make the driver ring its device did not.
+    #[error("the driver answers {reply:?} without ringing its device: rebuild the guest image")]
+    NotRung {
+        /// The answer.
+        reply: Box<Reply>,
+    },
     /// An operation that the harness needs was refused.
     #[error("{operation}: {refusal}")]
     Refused {

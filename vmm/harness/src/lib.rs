@@ -4,6 +4,7 @@
 
 pub mod agent;
 mod answers;
+pub mod atlas;
 pub mod check;
 mod course;
 pub mod driver;
@@ -17,6 +18,7 @@ mod promises;
 pub mod reference;
 pub mod report;
 mod steps;
+mod stopped;
 mod tally;
 
 pub use check::{CheckOptions, check};

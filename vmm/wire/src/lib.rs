@@ -13,6 +13,7 @@
 
 extern crate alloc;
 
+pub mod atlas;
 mod frame;
 pub mod ioctls;
 pub mod personas;

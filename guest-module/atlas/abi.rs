@@ -1,0 +1,1 @@
+../../vmm/wire/src/atlas.rs
