@@ -1,62 +1,9 @@
-//! Sequences of operations that every driver's mappings must survive: what the
-//! standard check does to a file's mapping after mmap.
+//! The scenarios.
 
-use std::sync::Arc;
-
-use contract::{FileContract, Offset};
 use wire::{Advice, OpenMode, Prot, Sharing};
 
-use crate::error::HarnessError;
-use crate::guest::Guest;
-use crate::model::{Anchor, Call, Finding, Handle, Model, Operation, Process};
-use crate::observe::Judged;
-
-/// A sequence of operations that begins and ends with nothing mapped.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scenario {
-    /// Name for people.
-    pub name: &'static str,
-    /// What makes the mapping, and touches some of it.
-    pub setup: Vec<Operation>,
-    /// What is done to it, in order.
-    pub operations: Vec<Operation>,
-    /// What touches the rest, and takes everything away.
-    pub teardown: Vec<Operation>,
-}
-
-impl Guest {
-    /// Goes through a scenario, up to the first thing that is wrong.
-    ///
-    /// # Errors
-    /// As [`Guest::run`].
-    pub fn run_scenario(
-        &mut self,
-        model: &mut Model,
-        scenario: &Scenario,
-        tally: &mut Judged,
-    ) -> Result<Option<Finding>, HarnessError> {
-        if let found @ Some(_) = self.run_at_once(model, &scenario.setup, tally)? {
-            return Ok(found);
-        }
-        if let found @ Some(_) = self.run(model, &scenario.operations, tally)? {
-            return Ok(found);
-        }
-        self.run_at_once(model, &scenario.teardown, tally)
-    }
-}
-
-/// The pages of a file that a scenario maps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Subject {
-    /// Number of the file in the model.
-    pub file: usize,
-    /// First page of the file.
-    pub first_page: u64,
-    /// Number of pages, at least [`Subject::LEAST_NPAGES`].
-    pub npages: u64,
-    /// The most rights that the file grants.
-    pub prot: Prot,
-}
+use super::{Scenario, Subject};
+use crate::model::{Anchor, Call, Handle, Operation, Process};
 
 const FIRST: Process = Process::FIRST;
 const CHILD: Process = Process(1);
@@ -71,34 +18,6 @@ const ARENA: Anchor = Anchor(2);
 const MOVED: Anchor = Anchor(3);
 
 impl Subject {
-    /// Below this a mapping has no front, middle and back.
-    pub const LEAST_NPAGES: u64 = 5;
-    /// More would only take longer.
-    const MOST_NPAGES: u64 = 6;
-
-    /// The last pages of a file's first range that is long enough; `None` when none is.
-    pub fn of(files: &[Arc<FileContract>], file: usize) -> Option<Self> {
-        let ranges = &files.get(file)?.ranges;
-        let range = ranges
-            .iter()
-            .find(|range| range.npages >= Self::LEAST_NPAGES)?;
-        let npages = range.npages.min(Self::MOST_NPAGES);
-        let first = match range.offset {
-            Offset::Page(first) => first,
-            Offset::Any => 0,
-        };
-        Some(Self {
-            file,
-            first_page: first.checked_add(range.npages - npages)?,
-            npages,
-            prot: Prot {
-                read: true,
-                write: range.access.write,
-                exec: false,
-            },
-        })
-    }
-
     /// All scenarios. A file whose pages come when they are touched is touched in some
     /// of them first, so that both kinds of pages are there.
     pub fn scenarios(&self) -> Vec<Scenario> {
@@ -117,7 +36,7 @@ impl Subject {
         all.find(|scenario| scenario.name == name)
     }
 
-    fn mode(&self) -> OpenMode {
+    pub(super) fn mode(&self) -> OpenMode {
         if self.prot.write {
             OpenMode::ReadWrite
         } else {
@@ -444,7 +363,16 @@ fn private(subject: &Subject) -> Vec<Operation> {
         fixed: None,
         anchor: SECOND,
     };
-    first(vec![ask(Prot::READ), ask(Prot::READ_WRITE)])
+    let mut calls = vec![ask(Prot::READ)];
+    if subject.copy_on_write {
+        calls.extend([
+            Call::Load(SECOND.page(1)),
+            Call::Unmap(SECOND.pages(0, subject.npages)),
+        ]);
+    } else {
+        calls.push(ask(Prot::READ_WRITE));
+    }
+    first(calls)
 }
 
 fn fixed(subject: &Subject, first_page: u64, npages: u64, page: u64) -> Call {
