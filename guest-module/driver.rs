@@ -152,6 +152,7 @@ impl platform::Driver for MapwitnessDriver {
         _info: Option<&'bound Self::IdInfo>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         let dev = pdev.as_ref();
+        planted::check(dev)?;
         let only = OnlyDevice::claim().ok_or(EBUSY).inspect_err(|_| {
             dev_err!(dev, "another such device is bound; only one is supported\n")
         })?;

@@ -9,7 +9,12 @@ use crate::{
     },
     strategy::{DeviceFile, Strategy},
 };
-use kernel::prelude::*;
+use kernel::{device::Device, prelude::*};
+
+/// A good driver has nothing to choose.
+pub(crate) fn check(_dev: &Device) -> Result {
+    Ok(())
+}
 
 /// The page of the memory that `page` of a mapping is to show.
 pub(crate) fn source_page(page: VmaPage) -> usize {

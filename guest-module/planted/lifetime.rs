@@ -6,41 +6,41 @@ use crate::mm::{spoil, FileMapping};
 use kernel::{page::PAGE_SIZE, prelude::*};
 
 pub(crate) fn zap(nth: usize, mapping: &FileMapping) {
-    if cfg!(mapwitness_variant = "zap-misses-first-page") {
+    if planted!("zap-misses-first-page") {
         return spoil::unmap_part(mapping, PAGE_SIZE as i64, 0);
     }
-    if cfg!(mapwitness_variant = "zap-one-page-only") {
+    if planted!("zap-one-page-only") {
         return spoil::unmap_part(mapping, 0, PAGE_SIZE as i64);
     }
-    if cfg!(mapwitness_variant = "zap-first-file-only") && nth > 0 {
+    if planted!("zap-first-file-only") && nth > 0 {
         return;
     }
     mapping.unmap_all();
 }
 
 pub(crate) fn answers(may_show: bool) -> bool {
-    may_show || cfg!(mapwitness_variant = "faults-while-revoked")
+    may_show || planted!("faults-while-revoked")
 }
 
 pub(crate) fn refuses(error: Error) -> Result {
-    if cfg!(mapwitness_variant = "maps-while-revoked") {
+    if planted!("maps-while-revoked") {
         return Ok(());
     }
     Err(error)
 }
 
 pub(crate) fn zaps_at_revoke() -> bool {
-    !cfg!(mapwitness_variant = "no-zap-at-revoke")
+    !planted!("no-zap-at-revoke")
 }
 
 pub(crate) fn zaps_at_unbind() -> bool {
-    !cfg!(mapwitness_variant = "no-zap-at-unbind")
+    !planted!("no-zap-at-unbind")
 }
 
 pub(crate) fn restores() -> bool {
-    !cfg!(mapwitness_variant = "never-restored")
+    !planted!("never-restored")
 }
 
 pub(crate) fn takes_back() -> bool {
-    !cfg!(mapwitness_variant = "device-keeps-pages")
+    !planted!("device-keeps-pages")
 }

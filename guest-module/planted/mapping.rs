@@ -12,15 +12,15 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// Variants that claim pages beyond the memory.
-const REACHES_BEYOND: bool = cfg!(any(
-    mapwitness_variant = "one-page-too-many",
-    mapwitness_variant = "only-start-checked",
-    mapwitness_variant = "offset-not-counted",
-    mapwitness_variant = "sum-wraps-at-32-bits",
-    mapwitness_variant = "no-bound-at-all",
-    mapwitness_variant = "length-rounded-up",
-));
+/// Whether pages beyond the memory are claimed.
+fn reaches_beyond() -> bool {
+    planted!("one-page-too-many")
+        || planted!("only-start-checked")
+        || planted!("offset-not-counted")
+        || planted!("sum-wraps-at-32-bits")
+        || planted!("no-bound-at-all")
+        || planted!("length-rounded-up")
+}
 
 pub(crate) fn map<S, V>(vma: ClaimedVma<V>) -> Result<V::Done>
 where
@@ -30,41 +30,41 @@ where
     let (npages, first) = spoil::claimed(&vma);
     let at_once = maps_at_once::<S>();
 
-    if REACHES_BEYOND && at_once {
+    if reaches_beyond() && at_once {
         return part_of(vma, 0, first, npages);
     }
-    if cfg!(mapwitness_variant = "tail-unmapped") && at_once && npages > 1 {
+    if planted!("tail-unmapped") && at_once && npages > 1 {
         return part_of(vma, 0, first, npages - 1);
     }
-    if cfg!(mapwitness_variant = "head-unmapped") && at_once && npages > 1 {
+    if planted!("head-unmapped") && at_once && npages > 1 {
         return part_of(vma, 1, first + 1, npages - 1);
     }
-    if cfg!(mapwitness_variant = "error-ignored") && at_once && npages > 2 {
+    if planted!("error-ignored") && at_once && npages > 2 {
         // The second half failed, and nobody looked.
         return part_of(vma, 0, first, npages / 2);
     }
-    if cfg!(mapwitness_variant = "base-one-page-early") && at_once {
+    if planted!("base-one-page-early") && at_once {
         // A base that is not at a page's start, rounded down. Page 0 of window 0 has no page before it
         // that could be shown without harm, but the gap between windows can.
         return part_of(vma, 0, first.wrapping_sub(1), npages);
     }
-    if cfg!(mapwitness_variant = "neighbours-page") && at_once {
+    if planted!("neighbours-page") && at_once {
         // The last page is one of the memory that follows.
         spoil::remap_anyway(&vma, 0, first, npages - 1)?;
         let behind = spoil::has_claimed(&vma) + 1;
 
         return part_of(vma, npages - 1, behind, 1);
     }
-    if cfg!(mapwitness_variant = "lazy-maps-at-once") && S::NAME == "lazy" {
+    if planted!("lazy-maps-at-once") && S::NAME == "lazy" {
         return part_of(spoil::uncached(vma), 0, first, npages);
     }
-    if cfg!(mapwitness_variant = "eager-maps-nothing") && at_once {
+    if planted!("eager-maps-nothing") && at_once {
         return Ok(spoil::done(vma));
     }
-    if cfg!(mapwitness_variant = "write-combining") && at_once {
+    if planted!("write-combining") && at_once {
         return part_of(spoil::write_combining(vma), 0, first, npages);
     }
-    if cfg!(mapwitness_variant = "cached") && at_once {
+    if planted!("cached") && at_once {
         spoil::remap_anyway(&vma, 0, first, npages)?;
         return Ok(spoil::done(vma));
     }
@@ -94,22 +94,19 @@ where
     let file = spoil::file_of(&vma);
     let done = S::map(vma)?;
 
-    if cfg!(mapwitness_variant = "copies-not-counted") && !V::IS_DESCRIBED && S::NAME == "lazy" {
+    if planted!("copies-not-counted") && !V::IS_DESCRIBED && S::NAME == "lazy" {
         spoil::change_operations(operations, |table| table.open = None)?;
     }
-    if cfg!(mapwitness_variant = "close-not-counted") && S::NAME == "lazy" {
+    if planted!("close-not-counted") && S::NAME == "lazy" {
         spoil::change_operations(operations, |table| table.close = None)?;
     }
-    if cfg!(mapwitness_variant = "split-refused") {
+    if planted!("split-refused") {
         spoil::refuse_split(operations)?;
     }
-    if cfg!(mapwitness_variant = "reference-leaked") {
+    if planted!("reference-leaked") {
         spoil::leak(file.offers());
     }
-    if cfg!(mapwitness_variant = "page-freed-while-mapped")
-        && !V::IS_DESCRIBED
-        && S::NAME == "pages"
-    {
+    if planted!("page-freed-while-mapped") && !V::IS_DESCRIBED && S::NAME == "pages" {
         spoil::drop_too_many(file.offers());
     }
     Ok(done)
@@ -119,17 +116,16 @@ pub(crate) fn answer<'a>(fault: Fault<'a, '_, Window>) -> Result<Installed<'a>, 
     let page = fault.page();
     let source = source_page(page);
 
-    if cfg!(mapwitness_variant = "sum-wraps-at-32-bits") {
+    if planted!("sum-wraps-at-32-bits") {
         return spoil::install_anyway(fault, source as u32 as usize);
     }
-    if REACHES_BEYOND {
+    if reaches_beyond() {
         return spoil::install_anyway(fault, source);
     }
-    if cfg!(mapwitness_variant = "touch-brings-next-too") && page.index() + 1 < page.vma_npages() {
+    if planted!("touch-brings-next-too") && page.index() + 1 < page.vma_npages() {
         return spoil::install_two(fault, source, source + 1);
     }
-    if cfg!(mapwitness_variant = "fault-refuses-last-page") && page.index() + 1 == page.vma_npages()
-    {
+    if planted!("fault-refuses-last-page") && page.index() + 1 == page.vma_npages() {
         return Err(FaultError::NoPage);
     }
     fault.install(source)
@@ -138,13 +134,13 @@ pub(crate) fn answer<'a>(fault: Fault<'a, '_, Window>) -> Result<Installed<'a>, 
 pub(crate) fn answer_huge<'a>(
     fault: HugeFault<'a, '_, Window>,
 ) -> Result<Installed<'a>, FaultError> {
-    if cfg!(mapwitness_variant = "huge-without-bound") {
+    if planted!("huge-without-bound") {
         return spoil::huge_anyway(fault);
     }
-    if cfg!(mapwitness_variant = "huge-never") {
+    if planted!("huge-never") {
         return Err(FaultError::Smaller);
     }
-    if cfg!(mapwitness_variant = "huge-shows-other-half") {
+    if planted!("huge-shows-other-half") {
         return fault.install(|page| source_page(page) ^ 512);
     }
     fault.install(source_page)

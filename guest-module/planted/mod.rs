@@ -7,12 +7,23 @@
 //! chosen at build time, is built with the other files instead, which have one for each kind of decision;
 //! there each function does what the good one does, but for the one decision that its variant spoils. The
 //! rest of the driver knows nothing of variants.
+//!
+//! The variant `any` carries all faults and shows the one that the module parameter `variant` names, so that
+//! one build does for all of them.
 
+/// Whether the fault of this name is to be shown.
+#[cfg(not(mapwitness_variant = "good"))]
+macro_rules! planted {
+    ($name:tt) => {
+        cfg!(mapwitness_variant = $name)
+            || (cfg!(mapwitness_variant = "any") && crate::planted::chosen::is($name))
+    };
+}
+
+#[cfg(not(mapwitness_variant = "good"))]
+mod chosen;
 #[cfg(mapwitness_variant = "good")]
 mod good;
-#[cfg(mapwitness_variant = "good")]
-pub(crate) use good::*;
-
 #[cfg(not(mapwitness_variant = "good"))]
 mod lifetime;
 #[cfg(not(mapwitness_variant = "good"))]
@@ -22,5 +33,8 @@ mod setup;
 #[cfg(not(mapwitness_variant = "good"))]
 mod source;
 
+#[cfg(mapwitness_variant = "good")]
+pub(crate) use good::*;
+
 #[cfg(not(mapwitness_variant = "good"))]
-pub(crate) use self::{lifetime::*, mapping::*, setup::*, source::*};
+pub(crate) use self::{chosen::check, lifetime::*, mapping::*, setup::*, source::*};

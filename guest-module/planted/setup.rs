@@ -20,7 +20,7 @@ where
     S: Strategy,
     V: BeingMapped<File = DeviceFile<S>>,
 {
-    if cfg!(mapwitness_variant = "state-in-prepare") && V::IS_DESCRIBED && BUSY.xchg(true, Full) {
+    if planted!("state-in-prepare") && V::IS_DESCRIBED && BUSY.xchg(true, Full) {
         return Err(EBUSY);
     }
     let claimed = claim(deny_exec(share::<S, V>(vma)?)?)?;
@@ -39,13 +39,13 @@ where
     V: BeingMapped<File = DeviceFile<S>>,
 {
     // Elsewhere the kernel itself dies of it at the first fault.
-    if cfg!(mapwitness_variant = "private-accepted") && maps_at_once::<S>() {
+    if planted!("private-accepted") && maps_at_once::<S>() {
         return Ok(spoil::shared_anyway(vma));
     }
-    if cfg!(mapwitness_variant = "private-wrong-errno") {
+    if planted!("private-wrong-errno") {
         return vma.shared_only().map_err(|_| EPERM);
     }
-    if cfg!(mapwitness_variant = "read-only-file-refused") {
+    if planted!("read-only-file-refused") {
         // Looks at `VM_SHARED`, which the kernel takes away from files that are open for reading only.
         let vma = vma.shared_only()?;
         return match spoil::flags_of(&vma) & flags::SHARED {
@@ -57,10 +57,10 @@ where
 }
 
 fn deny_exec<V: BeingMapped>(vma: SharedVma<V>) -> Result<SharedVma<V>> {
-    if cfg!(mapwitness_variant = "exec-accepted") {
+    if planted!("exec-accepted") {
         return Ok(vma);
     }
-    if cfg!(mapwitness_variant = "mayexec-left") {
+    if planted!("mayexec-left") {
         return match spoil::flags_of(&vma) & flags::EXEC {
             0 => Ok(vma),
             _ => Err(EACCES),
@@ -74,36 +74,36 @@ fn claim<V: BeingMapped>(vma: SharedVma<V>) -> Result<ClaimedVma<V>> {
     let has = spoil::has(&vma);
     let accept = |vma, first| Ok(spoil::claim_anyway(vma, first));
 
-    if cfg!(mapwitness_variant = "one-page-too-many") && first.saturating_add(npages) == has + 1 {
+    if planted!("one-page-too-many") && first.saturating_add(npages) == has + 1 {
         return accept(vma, first);
     }
-    if cfg!(mapwitness_variant = "only-start-checked") && first < has {
+    if planted!("only-start-checked") && first < has {
         return accept(vma, first);
     }
-    if cfg!(mapwitness_variant = "offset-not-counted") && npages <= has {
+    if planted!("offset-not-counted") && npages <= has {
         return accept(vma, first);
     }
-    if cfg!(mapwitness_variant = "sum-wraps-at-32-bits")
+    if planted!("sum-wraps-at-32-bits")
         && (first as u32).wrapping_add(npages as u32) as usize <= has
     {
         return accept(vma, first as u32 as usize);
     }
-    if cfg!(mapwitness_variant = "no-bound-at-all") {
+    if planted!("no-bound-at-all") {
         return accept(vma, first);
     }
-    if cfg!(mapwitness_variant = "length-rounded-up") && first + npages <= has.next_multiple_of(8) {
+    if planted!("length-rounded-up") && first + npages <= has.next_multiple_of(8) {
         return accept(vma, first);
     }
-    if cfg!(mapwitness_variant = "one-page-too-few") && first.saturating_add(npages) == has {
+    if planted!("one-page-too-few") && first.saturating_add(npages) == has {
         return Err(EINVAL);
     }
-    if cfg!(mapwitness_variant = "beyond-wrong-errno") {
+    if planted!("beyond-wrong-errno") {
         return vma.claim().map_err(|e| if e == EINVAL { ENXIO } else { e });
     }
-    if cfg!(mapwitness_variant = "write-accepted") {
+    if planted!("write-accepted") {
         return accept_bounded(vma, first, npages, has);
     }
-    if cfg!(mapwitness_variant = "maywrite-left") {
+    if planted!("maywrite-left") {
         if !spoil::writes_read_only(&vma) {
             return accept_bounded(vma, first, npages, has);
         }
@@ -130,22 +130,22 @@ where
 {
     let change = |set, clear| spoil::change_flags(vma, set, clear);
 
-    if cfg!(mapwitness_variant = "dontexpand-missing") {
+    if planted!("dontexpand-missing") {
         change(0, flags::DONTEXPAND);
     }
-    if cfg!(mapwitness_variant = "dontdump-missing") {
+    if planted!("dontdump-missing") {
         change(0, flags::DONTDUMP);
     }
-    if cfg!(mapwitness_variant = "io-missing") {
+    if planted!("io-missing") {
         change(0, flags::IO);
     }
-    if cfg!(mapwitness_variant = "mixedmap-for-pfnmap") && S::NAME == "lazy" {
+    if planted!("mixedmap-for-pfnmap") && S::NAME == "lazy" {
         change(flags::MIXEDMAP, flags::PFNMAP);
     }
-    if cfg!(mapwitness_variant = "not-inherited") {
+    if planted!("not-inherited") {
         change(flags::DONTCOPY, 0);
     }
-    if cfg!(mapwitness_variant = "constant-protection") && maps_at_once::<S>() {
+    if planted!("constant-protection") && maps_at_once::<S>() {
         spoil::set_rights(vma, flags::READ | flags::WRITE | flags::SHARED);
     }
 }
