@@ -29,6 +29,8 @@ pub enum Holder {
     Process(i32),
     /// This process held the doorbell and is about to end.
     Ending(i32),
+    /// A process that its parent is just making; only that process takes it.
+    Newborn,
 }
 
 impl Doorbell {
@@ -63,6 +65,7 @@ impl Doorbell {
     pub fn holder(self) -> Holder {
         match self.word().load(Ordering::SeqCst) {
             word @ ..0 => Holder::Ending(word.wrapping_neg()),
+            0 => Holder::Newborn,
             word => Holder::Process(word),
         }
     }
@@ -118,6 +121,7 @@ impl Holder {
         match self {
             Self::Process(pid) => pid,
             Self::Ending(pid) => pid.wrapping_neg(),
+            Self::Newborn => 0,
         }
     }
 }

@@ -81,8 +81,9 @@ impl Lineage {
     }
 
     /// Waits for the doorbell. The answer is [`Value::Unit`] when it was handed over,
-    /// and the wait status of the child that died with it.
-    fn wait_for_turn(&self) -> Outcome {
+    /// and the wait status of the child that died with it. `newborn` is a child that
+    /// takes it as its first act.
+    fn wait_for_turn(&self, newborn: Option<i32>) -> Outcome {
         let this = Holder::Process(sys::pid());
         loop {
             let holder = self.doorbell.holder();
@@ -91,6 +92,10 @@ impl Lineage {
                 // One that says so ends at once; another may live for long.
                 Holder::Ending(pid) => status_of(pid, 0)?,
                 Holder::Process(pid) => status_of(pid, libc::WNOHANG)?,
+                Holder::Newborn => match newborn {
+                    Some(pid) => status_of(pid, libc::WNOHANG)?,
+                    None => None,
+                },
             };
             if let Some(status) = dead {
                 self.doorbell.pass(holder, this);
@@ -105,20 +110,22 @@ impl Lineage {
 /// holds the doorbell again.
 pub fn fork(lineage: &mut Lineage) -> Outcome {
     let parent = Holder::Process(sys::pid());
+    let doorbell = lineage.doorbell;
+    doorbell.pass(parent, Holder::Newborn);
     // SAFETY: the agent has one thread, so nothing it needs is locked in the child.
     match unsafe { libc::fork() } {
-        -1 => Err(Errno::last().into()),
+        -1 => {
+            let refused = Errno::last();
+            doorbell.pass(Holder::Newborn, parent);
+            Err(refused.into())
+        }
         0 => {
             lineage.forked = true;
             let child = sys::pid();
-            lineage.doorbell.pass(parent, Holder::Process(child));
+            doorbell.pass(Holder::Newborn, Holder::Process(child));
             Ok(Value::Pid(child))
         }
-        child => {
-            // The child does the same: it may die before it comes to that.
-            lineage.doorbell.pass(parent, Holder::Process(child));
-            lineage.wait_for_turn()
-        }
+        child => lineage.wait_for_turn(Some(child)),
     }
 }
 
@@ -133,7 +140,7 @@ pub fn switch_to(lineage: &Lineage, pid: i32) -> Outcome {
     }
     let this = Holder::Process(sys::pid());
     lineage.doorbell.pass(this, Holder::Process(pid));
-    lineage.wait_for_turn()
+    lineage.wait_for_turn(None)
 }
 
 /// Ends a forked process.

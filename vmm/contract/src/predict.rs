@@ -21,7 +21,7 @@ impl FileContract {
     /// What `request` must come to in a process with ordinary addresses, few
     /// mappings and no limits of its own.
     pub fn predict(&self, request: &Request) -> Answer {
-        if let Some(answer) = kernel_answer(request) {
+        if let Some(answer) = request.answer_of_kernel() {
             return answer;
         }
         let holds = |condition| self.holds(condition, request);
@@ -112,42 +112,44 @@ impl Access {
     }
 }
 
-/// What the kernel answers before the driver is asked: `do_mmap` of mm/mmap.c and
-/// what leads there, in their order.
-fn kernel_answer(request: &Request) -> Option<Answer> {
-    let refused = |errno| Some(Answer::Refused(errno));
-    let Request {
-        open,
-        offset_bytes,
-        len_bytes,
-        prot,
-        sharing,
-    } = *request;
-    if !offset_bytes.is_multiple_of(PAGE_SIZE) || len_bytes == 0 {
-        return refused(Errno::EINVAL);
+impl Request {
+    /// What the kernel answers before the driver is asked, and before it changes
+    /// anything: `do_mmap` of mm/mmap.c and what leads there, in their order.
+    pub fn answer_of_kernel(&self) -> Option<Answer> {
+        let refused = |errno| Some(Answer::Refused(errno));
+        let Request {
+            open,
+            offset_bytes,
+            len_bytes,
+            prot,
+            sharing,
+        } = *self;
+        if !offset_bytes.is_multiple_of(PAGE_SIZE) || len_bytes == 0 {
+            return refused(Errno::EINVAL);
+        }
+        let Some(len_bytes) = len_bytes.checked_next_multiple_of(PAGE_SIZE) else {
+            return refused(Errno::ENOMEM);
+        };
+        if len_bytes > TASK_SIZE_BYTES {
+            return refused(Errno::ENOMEM);
+        }
+        if len_bytes > ROOM_BYTES {
+            return Some(Answer::Undetermined("there may be no room for so much"));
+        }
+        // `file_mmap_ok`: the last byte's offset must have 64 bits.
+        if self.first_page() > (u64::MAX - len_bytes) / PAGE_SIZE {
+            return refused(Errno::EOVERFLOW);
+        }
+        let stores_to_file = sharing == Sharing::Shared && prot.write;
+        if (stores_to_file && open == OpenMode::ReadOnly) || open == OpenMode::WriteOnly {
+            return refused(Errno::EACCES);
+        }
+        let accounted = sharing == Sharing::Private && prot.write;
+        if accounted && len_bytes > MEMORY_BYTES {
+            return Some(Answer::Undetermined("there may be no memory for so much"));
+        }
+        None
     }
-    let Some(len_bytes) = len_bytes.checked_next_multiple_of(PAGE_SIZE) else {
-        return refused(Errno::ENOMEM);
-    };
-    if len_bytes > TASK_SIZE_BYTES {
-        return refused(Errno::ENOMEM);
-    }
-    if len_bytes > ROOM_BYTES {
-        return Some(Answer::Undetermined("there may be no room for so much"));
-    }
-    // `file_mmap_ok`: the last byte's offset must have 64 bits.
-    if request.first_page() > (u64::MAX - len_bytes) / PAGE_SIZE {
-        return refused(Errno::EOVERFLOW);
-    }
-    let stores_to_file = sharing == Sharing::Shared && prot.write;
-    if (stores_to_file && open == OpenMode::ReadOnly) || open == OpenMode::WriteOnly {
-        return refused(Errno::EACCES);
-    }
-    let accounted = sharing == Sharing::Private && prot.write;
-    if accounted && len_bytes > MEMORY_BYTES {
-        return Some(Answer::Undetermined("there may be no memory for so much"));
-    }
-    None
 }
 
 #[cfg(test)]

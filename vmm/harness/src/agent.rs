@@ -64,21 +64,21 @@ impl Guest {
         }
     }
 
-    fn unit(&mut self, request: &Request) -> Result<Outcome<()>, HarnessError> {
+    pub(crate) fn unit(&mut self, request: &Request) -> Result<Outcome<()>, HarnessError> {
         self.outcome(request, |value| match value {
             Value::Unit => Ok(()),
             other => Err(other),
         })
     }
 
-    fn address(&mut self, request: &Request) -> Result<Outcome<Gva>, HarnessError> {
+    pub(crate) fn address(&mut self, request: &Request) -> Result<Outcome<Gva>, HarnessError> {
         self.outcome(request, |value| match value {
             Value::Address(address) => Ok(Gva::new(address)),
             other => Err(other),
         })
     }
 
-    fn words(&mut self, request: &Request) -> Result<Outcome<Vec<u64>>, HarnessError> {
+    pub(crate) fn words(&mut self, request: &Request) -> Result<Outcome<Vec<u64>>, HarnessError> {
         self.outcome(request, |value| match value {
             Value::Words(words) => Ok(words),
             other => Err(other),

@@ -13,6 +13,7 @@ use crate::driver::Driver;
 use crate::error::HarnessError;
 use crate::guest::Guest;
 use crate::mapping::MappingSpec;
+use crate::operations::check_operations;
 use crate::promises::check_promises;
 use crate::report::{
     FileReport, GuestReport, HostReport, MappingReport, PromiseReport, RefusalReport, Report,
@@ -51,6 +52,8 @@ pub fn check(
     for file in &driver.files {
         found.add(check_file(guest, file)?);
     }
+    let operations = check_operations(guest, &driver.files)?;
+    found.promises.extend(operations);
     guest.end_preparations()?;
     guest.unload_modules(&modules)?;
     let kernel_complaints = guest.kernel_complaints()?;

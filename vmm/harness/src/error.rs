@@ -7,6 +7,7 @@ use wire::{FrameError, Reply};
 use witness::guest_walk::TablesError;
 use witness::host_frame::FrameError as PagemapError;
 
+use crate::model::Meaningless;
 use crate::outcome::Refusal;
 
 /// A check that could not be made.
@@ -24,6 +25,9 @@ pub enum HarnessError {
     /// The agent did not greet first.
     #[error("the agent's first message is {0:?} and not Ready: rebuild the guest image")]
     NotReady(Box<Reply>),
+    /// An operation on what is not there.
+    #[error(transparent)]
+    Meaningless(#[from] Meaningless),
     /// The agent refused a request that it should understand.
     #[error("the agent rejects {request}: {reason}")]
     Rejected {
@@ -31,6 +35,14 @@ pub enum HarnessError {
         request: String,
         /// Its reason.
         reason: String,
+    },
+    /// Another process answers than the one that was asked.
+    #[error("process {found} of the agent answers and not process {wanted}")]
+    OtherProcess {
+        /// pid of the one that was asked.
+        wanted: i32,
+        /// pid of the one that answers.
+        found: i32,
     },
     /// The answer does not fit the request.
     #[error("the agent answers {request} with {reply:?}")]

@@ -69,22 +69,33 @@ impl Guest {
         contract: &[Expected],
         seen: Option<Vec<Seen>>,
     ) -> Result<Judged, HarnessError> {
+        self.steadily(|evidence| self.judge_by(evidence, mapping, contract, seen.as_deref()))
+    }
+
+    /// Looks by evidence that is fresh, and once more when KVM exchanged the tables
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// As [`Guest::witness`].
+    pub(crate) fn steadily<T>(&self, look: impl Fn(&Evidence<'_>) -> T) -> Result<T, HarnessError> {
         for _ in 0..LOOKS {
-            if let Some(judged) = self.look(mapping, contract, seen.as_deref())? {
-                return Ok(judged);
+            let evidence = Evidence::of(self.vm())?;
+            let seen = look(&evidence);
+            if evidence.is_current() {
+                return Ok(seen);
             }
         }
         Err(HarnessError::Restless { looks: LOOKS })
     }
 
-    /// One look at every page, or `None` when KVM exchanged the tables meanwhile.
-    fn look(
+    /// One look at every page.
+    pub(crate) fn judge_by(
         &self,
+        evidence: &Evidence<'_>,
         mapping: &Mapping,
         contract: &[Expected],
         seen: Option<&[Seen]>,
-    ) -> Result<Option<Judged>, HarnessError> {
-        let evidence = Evidence::of(self.vm())?;
+    ) -> Judged {
         let mut seen = seen.map(|seen| seen.iter().cloned());
         let mut judged = Judged::default();
         for (page, expected) in (0..).zip(contract) {
@@ -105,12 +116,12 @@ impl Guest {
                 *judged.leaves.entry(leaves).or_default() += 1;
             }
         }
-        Ok(evidence.is_current().then_some(judged))
+        judged
     }
 
     /// What the guest sees through each page of the mapping, and where what it
     /// stores arrives.
-    fn use_all(&mut self, mapping: &Mapping) -> Result<Vec<Seen>, HarnessError> {
+    pub(crate) fn use_all(&mut self, mapping: &Mapping) -> Result<Vec<Seen>, HarnessError> {
         let identity = self.load_each(mapping, IDENTITY)?;
         let last = self.load_each(mapping, LAST)?;
         // What is stored to a private mapping is not the device's to keep.
@@ -261,7 +272,21 @@ fn past_the_end(mapping: &Mapping, page: u64) -> Mismatch {
 }
 
 impl Judged {
-    fn add(&mut self, expected: &Expected, verdict: PageVerdict) {
+    /// Takes what another look found as well.
+    pub fn merge(&mut self, other: Self) {
+        self.links.add(&other.links);
+        self.present += other.present;
+        self.absent += other.absent;
+        self.unwitnessed.extend(other.unwitnessed);
+        for (leaves, npages) in other.leaves {
+            *self.leaves.entry(leaves).or_default() += npages;
+        }
+        if let Some(mismatch) = other.mismatch {
+            self.blame(mismatch);
+        }
+    }
+
+    pub(crate) fn add(&mut self, expected: &Expected, verdict: PageVerdict) {
         if matches!(expected, Expected::Present { .. }) {
             self.present += 1;
         }

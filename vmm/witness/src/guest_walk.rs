@@ -3,7 +3,7 @@
 
 use addr::{Gpa, Gva};
 use monitor::{Vm, VmError};
-use walk::{GuestTables, TableRead, Translation, UnsupportedMode, WalkError};
+use walk::{Extent, GuestTables, TableRead, Translation, UnsupportedMode, WalkError};
 
 /// SDM volume 3A, "Control Registers".
 const CR0_CD: u64 = 1 << 30;
@@ -67,5 +67,14 @@ impl<'vm> FrozenTables<'vm> {
     /// Walks for one address.
     pub fn walk(&self, gva: Gva) -> Walked {
         self.tables.walk(&self.memory, gva)
+    }
+
+    /// All that the tables have from `start` on, for `len_bytes`.
+    pub fn extents(
+        &self,
+        start: Gva,
+        len_bytes: u64,
+    ) -> impl Iterator<Item = Extent<Gva, Gpa, NoMemory>> + '_ {
+        self.tables.extents(&self.memory, start, len_bytes)
     }
 }

@@ -1,0 +1,258 @@
+//! The system calls that change an address space, as Linux carries them out on areas
+//! of raw frames (`VM_PFNMAP`) and on addresses that are only taken.
+//!
+//! What is done before a call fails stays done, here as there.
+
+use std::ops::Range;
+
+use addr::{Gva, PAGE_SIZE};
+use contract::When;
+use wire::{Advice, Prot, Sharing};
+
+use super::space::{Area, Errno, Shows, Space};
+
+/// Arguments of mremap(2).
+#[derive(Clone, Debug)]
+pub(super) struct Remapping {
+    /// The old mapping.
+    pub(super) old: Range<u64>,
+    /// Length of the new one.
+    pub(super) new_len_bytes: u64,
+    /// `MREMAP_MAYMOVE`.
+    pub(super) may_move: bool,
+    /// `MREMAP_FIXED`.
+    pub(super) fixed: Option<u64>,
+}
+
+/// What a load or store runs into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Touch {
+    /// The page with this number in its area, which has an entry now.
+    Page(u64),
+    /// No area.
+    Nothing,
+    /// An area that does not allow it.
+    Denied,
+    /// A page that the file does not give.
+    NoPage,
+}
+
+impl Space {
+    /// munmap(2).
+    pub(super) fn unmap(&mut self, range: &Range<u64>) {
+        self.take(range);
+    }
+
+    /// mprotect(2), `do_mprotect_pkey` of mm/mprotect.c: from area to area, up to the
+    /// first that may not have these rights or the first hole.
+    pub(super) fn protect(&mut self, range: &Range<u64>, prot: Prot) -> Result<(), Errno> {
+        let mut next = range.start;
+        while next < range.end {
+            let Some((start, area)) = self.area_at(Gva::new(next)) else {
+                return Err(libc::ENOMEM);
+            };
+            if !allows(area.may, prot) {
+                return Err(libc::EACCES);
+            }
+            let end = (start.raw() + area.npages * PAGE_SIZE).min(range.end);
+            // An area that has these rights already is not split.
+            if area.prot != prot {
+                self.change(&(next..end), |area| area.prot = prot);
+            }
+            next = end;
+        }
+        Ok(())
+    }
+
+    /// madvise(2), `madvise_walk_vmas` of mm/madvise.c: from area to area, over holes,
+    /// which are told at the end, up to the first that refuses.
+    pub(super) fn advise(&mut self, range: &Range<u64>, advice: Advice) -> Result<(), Errno> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        if matches!(advice, Advice::PopulateRead | Advice::PopulateWrite) {
+            return self.populate(range.start);
+        }
+        let mut result = Ok(());
+        let mut next = range.start;
+        let pieces: Vec<_> = self
+            .in_range(range)
+            .map(|(area, _)| area.start.max(range.start)..area.end.min(range.end))
+            .collect();
+        for piece in pieces {
+            if piece.start > next {
+                result = Err(libc::ENOMEM);
+            }
+            next = piece.end;
+            self.advise_area(&piece, advice)?;
+        }
+        if next < range.end {
+            result = Err(libc::ENOMEM);
+        }
+        result
+    }
+
+    /// `madvise_vma_behavior` and what it calls.
+    fn advise_area(&mut self, piece: &Range<u64>, advice: Advice) -> Result<(), Errno> {
+        let Some((_, area)) = self.area_at(Gva::new(piece.start)) else {
+            return Ok(());
+        };
+        let is_special = matches!(area.shows, Shows::File(_));
+        let inherited = match advice {
+            // VM_SPECIAL may be kept from children for good only.
+            Advice::DoFork if is_special => return Err(libc::EINVAL),
+            // Raw frames are never dropped (madvise_dontneed_free_valid_vma).
+            Advice::DontNeed if is_special => return Err(libc::EINVAL),
+            Advice::DoFork => true,
+            Advice::DontFork => false,
+            Advice::DontNeed | Advice::PopulateRead | Advice::PopulateWrite => return Ok(()),
+        };
+        if area.inherited != inherited {
+            self.change(piece, |area| area.inherited = inherited);
+        }
+        Ok(())
+    }
+
+    /// Neither raw frames nor addresses without rights can be populated
+    /// (`check_vma_flags` of mm/gup.c; `__get_user_pages` makes it EINVAL).
+    fn populate(&self, at: u64) -> Result<(), Errno> {
+        match self.area_at(Gva::new(at)) {
+            Some(_) => Err(libc::EINVAL),
+            None => Err(libc::ENOMEM),
+        }
+    }
+
+    /// mremap(2), `do_mremap` of mm/mremap.c. Gives the new address.
+    pub(super) fn remap(&mut self, call: &Remapping) -> Result<Gva, Errno> {
+        let Remapping {
+            ref old,
+            new_len_bytes,
+            ..
+        } = *call;
+        let old_len_bytes = old.end - old.start;
+        if new_len_bytes == 0 {
+            return Err(libc::EINVAL);
+        }
+        if let Some(target) = call.fixed {
+            let overlaps = old.end > target && target + new_len_bytes > old.start;
+            if !call.may_move || overlaps {
+                return Err(libc::EINVAL);
+            }
+            if old_len_bytes == new_len_bytes {
+                return self.remap_move(old, target);
+            }
+        }
+        self.may_be_remapped(old, new_len_bytes, call.fixed.is_some())?;
+        // Only a shrinking one, or one that stays as it is, comes to here.
+        let kept = old.start..old.start + new_len_bytes;
+        let Some(target) = call.fixed else {
+            self.unmap(&(kept.end..old.end.max(kept.end)));
+            return Ok(Gva::new(old.start));
+        };
+        self.unmap(&(target..target + new_len_bytes));
+        self.unmap(&(kept.end..old.end));
+        self.shift(&kept, target);
+        Ok(Gva::new(target))
+    }
+
+    /// `check_prep_vma` of mm/mremap.c.
+    fn may_be_remapped(
+        &self,
+        old: &Range<u64>,
+        new_len_bytes: u64,
+        is_moved: bool,
+    ) -> Result<(), Errno> {
+        let (start, area) = self.area_at(Gva::new(old.start)).ok_or(libc::EFAULT)?;
+        let old_len_bytes = old.end - old.start;
+        let grows = new_len_bytes > old_len_bytes;
+        if !is_moved && !grows {
+            return Ok(());
+        }
+        let is_shared = match &area.shows {
+            Shows::Nothing => false,
+            Shows::File(pages) => pages.sharing == Sharing::Shared,
+        };
+        if old.is_empty() && !is_shared {
+            return Err(libc::EINVAL);
+        }
+        let end = start.raw() + area.npages * PAGE_SIZE;
+        if old_len_bytes.min(new_len_bytes) > end - old.start {
+            return Err(libc::EFAULT);
+        }
+        match &area.shows {
+            // VM_DONTEXPAND and VM_PFNMAP never grow.
+            Shows::File(pages) if grows => Err(pages.file.growth.raw()),
+            // The model makes no use of it.
+            Shows::Nothing if grows => Err(libc::EFAULT),
+            _ => Ok(()),
+        }
+    }
+
+    /// `remap_move` of mm/mremap.c: every area of the range moves, and the holes
+    /// between them stay as wide.
+    fn remap_move(&mut self, old: &Range<u64>, target: u64) -> Result<Gva, Errno> {
+        let pieces: Vec<_> = self
+            .in_range(old)
+            .map(|(area, _)| area.start.max(old.start)..area.end.min(old.end))
+            .collect();
+        if pieces.first().is_none_or(|first| first.start > old.start) {
+            return Err(libc::EFAULT);
+        }
+        for piece in pieces {
+            let to = target + (piece.start - old.start);
+            self.unmap(&(to..to + (piece.end - piece.start)));
+            self.shift(&piece, to);
+        }
+        Ok(Gva::new(target))
+    }
+
+    /// Moves what is in `from`, with its entries (`move_page_tables`), to where nothing
+    /// is.
+    fn shift(&mut self, from: &Range<u64>, to: u64) {
+        for (start, area) in self.take(from) {
+            self.insert(Gva::new(to + (start - from.start)), area);
+        }
+    }
+
+    fn change(&mut self, range: &Range<u64>, change: impl Fn(&mut Area)) {
+        for start in self.split(range) {
+            if let Some(area) = self.area_mut(start) {
+                change(area);
+            }
+        }
+    }
+
+    /// A load or store: `do_user_addr_fault` of arch/x86/mm/fault.c where there is no
+    /// entry, then `do_fault` of mm/memory.c.
+    pub(super) fn touch(&mut self, gva: Gva, is_store: bool) -> Touch {
+        let Some((area, page)) = self.page_mut(gva) else {
+            return Touch::Nothing;
+        };
+        // x86 has no page that may be stored to or run but not loaded from.
+        let allowed = if is_store {
+            area.prot.write
+        } else {
+            area.is_reachable()
+        };
+        let Shows::File(pages) = &mut area.shows else {
+            return Touch::Denied;
+        };
+        let index = usize::try_from(page).unwrap_or(usize::MAX);
+        let Some(entry) = pages.entries.get_mut(index).filter(|_| allowed) else {
+            return Touch::Denied;
+        };
+        let shown = pages.file.shown(pages.first_page, page);
+        let is_given = shown.is_some_and(|shown| shown.range.present == When::OnTouch);
+        *entry |= is_given;
+        if *entry {
+            Touch::Page(page)
+        } else {
+            Touch::NoPage
+        }
+    }
+}
+
+/// Whether `prot` asks for no more than `may`.
+pub(super) const fn allows(may: Prot, prot: Prot) -> bool {
+    (may.read || !prot.read) && (may.write || !prot.write) && (may.exec || !prot.exec)
+}
