@@ -229,6 +229,7 @@ impl Resolver {
             path: path.clone(),
             ranges,
             refusals: refusals.map(|rule| rule.get_ref().refusal()).collect(),
+            refuses_writers: None,
             copy_on_write: file.private.is_some(),
             growth: file.growth,
             fork: file.fork,
