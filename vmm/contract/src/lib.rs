@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod device;
 mod errno;
 mod file;
 mod hostile;
@@ -16,10 +17,13 @@ pub mod memory_type;
 mod predict;
 mod request;
 mod rules;
+mod toml;
 
 pub use access::Access;
+pub use device::{Contract, DeviceSpec, RegisterSpec, WindowSpec};
 pub use errno::{Errno, UnknownErrno};
 pub use file::{Backing, FileContract, Fork, Offset, RangeContract, Shown, When};
 pub use hostile::Named;
 pub use request::{Answer, Request};
 pub use rules::{Condition, Refusal};
+pub use toml::{Problems, ReadError};
