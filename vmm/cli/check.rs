@@ -5,16 +5,18 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 
 use anyhow::{Context, anyhow};
+use contract::Contract;
 use guest_images::GuestImage;
 use guest_images::handover::{self, Images};
 use harness::report::HostReport;
-use harness::{CheckOptions, Driver, Guest, Report, Verdict};
+use harness::{CheckOptions, Guest, Report, Verdict};
 use hosts::{Owner, Probe};
 use monitor::VmConfig;
 use provision::Progress;
 
 use crate::args::CheckArgs;
 use crate::exit::{Exit, chain};
+use crate::subject::{self, Subject};
 use crate::{images, table};
 
 /// Tells the carried process whether its output reaches a terminal in the end.
@@ -27,7 +29,7 @@ const COLOUR_VARIABLE: &str = "MAPWITNESS_COLOUR";
 pub fn run(options: &CheckArgs) -> anyhow::Result<Exit> {
     let outcome = match handover::import()? {
         Some(mut images) => match images.remove(&options.driver_variant) {
-            Some(image) => return Ok(here(options, &image)),
+            Some(image) => return Ok(here(options, image)),
             None => Err(anyhow!(
                 "{} holds no image of driver variant {}",
                 handover::VARIABLE,
@@ -46,10 +48,18 @@ pub fn run(options: &CheckArgs) -> anyhow::Result<Exit> {
 /// its exit status.
 fn carry(options: &CheckArgs) -> anyhow::Result<i32> {
     let progress = Progress::stderr();
-    let image = images::ensure(&options.driver_variant, &options.image, &progress)?;
+    // What is wrong with a contract is told before anything is built.
+    if let Some(path) = &options.contract {
+        Contract::read(path)?;
+    }
+    let mut image = images::ensure(&options.driver_variant, &options.image, &progress)?;
+    let subject = Subject::of(options, &mut image, &progress)?;
     let images = Images::from([(options.driver_variant.clone(), image)]);
     let files = images::files(&images);
     let mut environment = images::environment(&images)?;
+    if let Some(subject) = &subject {
+        environment.push(subject.environment()?);
+    }
     if std::io::stdout().is_terminal() {
         environment.push((COLOUR_VARIABLE.into(), "1".into()));
     }
@@ -71,29 +81,36 @@ fn carry(options: &CheckArgs) -> anyhow::Result<i32> {
 }
 
 /// Checks on the KVM that is here and prints the outcome.
-fn here(options: &CheckArgs, image: &GuestImage) -> Exit {
+fn here(options: &CheckArgs, image: GuestImage) -> Exit {
     match check(options, image) {
         Ok(report) => print(options, report),
         Err(error) => not_checked(options, &error),
     }
 }
 
-fn check(options: &CheckArgs, image: &GuestImage) -> anyhow::Result<Report> {
+fn check(options: &CheckArgs, mut image: GuestImage) -> anyhow::Result<Report> {
+    let subject = Subject::of(options, &mut image, &Progress::hidden())?;
     let host = host_report(options)?;
-    let mut config = VmConfig::new(image.vmlinux.clone(), image.initramfs.clone());
+    let mut config = VmConfig::new(image.vmlinux, image.initramfs);
     config.vcpus = options.vcpus;
     config.hpet = true;
     config.echo_console = options.verbose;
     if options.verbose {
         config.log_level = 7;
     }
+    if let Some(subject) = &subject {
+        subject.equip(&mut config);
+    }
     let mut guest = Guest::boot(&config)?;
     let check_options = CheckOptions {
         host,
-        driver_variant: options.driver_variant.clone(),
+        driver_variant: match &subject {
+            Some(subject) => subject.name().to_owned(),
+            None => options.driver_variant.clone(),
+        },
         vcpus: options.vcpus,
     };
-    let driver = Driver::own(guest.plan());
+    let driver = subject::driver(subject.as_ref(), &guest);
     Ok(harness::check(&mut guest, &driver, check_options)?)
 }
 

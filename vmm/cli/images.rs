@@ -3,8 +3,9 @@
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context, bail};
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use guest_images::handover::{self, Images};
@@ -32,6 +33,7 @@ pub fn run(command: &ImagesCommand) -> anyhow::Result<Exit> {
             println!("config {}", built.config.display());
             println!("initramfs {}", built.initramfs.display());
         }
+        ImagesCommand::Module { dir, out, image } => module(dir, out.as_deref(), image)?,
         ImagesCommand::Clean { older_than } => clean(*older_than)?,
     }
     Ok(Exit::Pass)
@@ -82,6 +84,28 @@ pub fn for_tests(progress: &Progress) -> Result<Prepared, Box<dyn Error>> {
         environment: environment(&images)?,
         files: files(&images),
     })
+}
+
+/// Builds the module in `dir` and puts it where it is wanted.
+fn module(dir: &Path, out: Option<&Path>, options: &ImageArgs) -> anyhow::Result<()> {
+    let progress = Progress::stderr();
+    let image = ensure("good", options, &progress)?;
+    let built = guest_images::ensure_modules(dir, &image, &progress)?;
+    if let (Some(out), [_, _, ..]) = (out, built.as_slice()) {
+        bail!(
+            "{} modules come out of {}, which do not all go into {}: leave --out away",
+            built.len(),
+            dir.display(),
+            out.display()
+        );
+    }
+    for module in &built {
+        let beside = || dir.join(module.file_name().unwrap_or_default());
+        let to = out.map_or_else(beside, Path::to_owned);
+        std::fs::copy(module, &to).with_context(|| format!("write {}", to.display()))?;
+        println!("{}", to.display());
+    }
+    Ok(())
 }
 
 fn list() -> anyhow::Result<()> {

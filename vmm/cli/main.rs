@@ -5,6 +5,7 @@ mod check;
 mod doctor;
 mod exit;
 mod images;
+mod subject;
 mod table;
 
 use std::ffi::OsString;

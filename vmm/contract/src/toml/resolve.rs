@@ -230,6 +230,7 @@ impl Resolver {
             ranges,
             refusals: refusals.map(|rule| rule.get_ref().refusal()).collect(),
             copy_on_write: file.private.is_some(),
+            refuses_writers: file.refuses_writers,
             growth: file.growth,
             fork: file.fork,
         };
