@@ -31,10 +31,12 @@ pub fn build_module(
 ) -> Result<Vec<PathBuf>, Error> {
     let versions = Versions::read(&workspace::root()?)?;
     let toolchain = Toolchain::find(&versions)?;
-    build_in(dir, kernel_tree, variables, &toolchain, progress)
+    let title = format!("build the module in {}", dir.display());
+    build_in(title, dir, kernel_tree, variables, &toolchain, progress)
 }
 
 fn build_in(
+    title: String,
     dir: &Path,
     kernel_tree: &Path,
     variables: &[(&str, &str)],
@@ -42,7 +44,7 @@ fn build_in(
     progress: &Progress,
 ) -> Result<Vec<PathBuf>, Error> {
     let dir = fs::canonicalize(dir).map_err(Error::at("find", dir))?;
-    let step = progress.step(format!("build the module in {}", dir.display()), None);
+    let step = progress.step(title.clone(), None);
     let mut make = toolchain.make(kernel_tree, None);
     make.arg(format!("M={}", dir.display()));
     for (name, value) in variables {
@@ -52,7 +54,7 @@ fn build_in(
     let ran = run::logged(&mut make, &log, |line| step.message(line.trim()))?;
     if !ran.status.success() {
         return Err(Error::Make {
-            what: format!("building the module in {}", dir.display()),
+            what: title,
             status: ran.status.to_string(),
             output: run::whole(&ran.log),
             log: ran.log,
@@ -138,7 +140,15 @@ impl Copy<'_> {
             // Follows links: the copy stands by itself.
             fs::copy(from, &to).map_err(Error::at("copy", from))?;
         }
-        build_in(self.work, kernel_tree, variables, toolchain, progress)
+        let title = format!("build the module in {}", self.dir.display());
+        build_in(
+            title,
+            self.work,
+            kernel_tree,
+            variables,
+            toolchain,
+            progress,
+        )
     }
 }
 

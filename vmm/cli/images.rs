@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
-use guest_images::handover::{self, Images};
-use guest_images::{GuestImage, Request};
+use guest_images::handover::{self, Images, Modules};
+use guest_images::{GuestImage, Request, workspace};
 use hosts::Prepared;
 use provision::cache::Keep;
 use provision::{Consent, Progress};
@@ -19,6 +19,9 @@ use crate::exit::Exit;
 
 /// Variants of the driver that the tests boot.
 const TESTED_VARIANTS: [&str; 3] = ["good", "off-by-one", "wrong-offset"];
+
+/// Drivers of the examples, which the tests check.
+const EXAMPLES: [&str; 2] = ["c-driver", "c-driver-broken"];
 
 /// Carries out `mapwitness images`.
 pub fn run(command: &ImagesCommand) -> anyhow::Result<Exit> {
@@ -80,10 +83,36 @@ pub fn for_tests(progress: &Progress) -> Result<Prepared, Box<dyn Error>> {
     for variant in TESTED_VARIANTS {
         images.insert(variant.to_owned(), ensure(variant, &options, progress)?);
     }
-    Ok(Prepared {
+    let mut prepared = Prepared {
         environment: environment(&images)?,
         files: files(&images),
-    })
+    };
+    if let Some(image) = images.values().next() {
+        add_examples(&mut prepared, image, progress)?;
+    }
+    Ok(prepared)
+}
+
+/// Builds the drivers of the examples, each by the name of its folder.
+fn add_examples(
+    prepared: &mut Prepared,
+    image: &GuestImage,
+    progress: &Progress,
+) -> Result<(), Box<dyn Error>> {
+    let mut modules = Modules::new();
+    for name in EXAMPLES {
+        let dir = workspace::root()?.join("tests/examples").join(name);
+        let built = guest_images::ensure_modules(&dir, image, progress)?;
+        modules.extend(built.into_iter().map(|module| (name.to_owned(), module)));
+        prepared.files.push(dir.join("contract.toml"));
+    }
+    prepared.files.retain(|file| file.exists());
+    prepared.files.extend(modules.values().cloned());
+    let value = handover::export_modules(&modules)?;
+    prepared
+        .environment
+        .push((handover::MODULES_VARIABLE.into(), value.into()));
+    Ok(())
 }
 
 /// Builds the module in `dir` and puts it where it is wanted.
