@@ -149,6 +149,24 @@ pub enum Error {
         /// The part of it that matters.
         output: String,
     },
+    /// A folder without a module.
+    #[error(
+        "no module comes out of {dir}: its Kbuild must say which, such as `obj-m := example.o` \
+         for example.c or example.rs beside it", dir = dir.display()
+    )]
+    NoModule {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A file that was given as a module.
+    #[error(
+        "{path} is no kernel module: build one with `mapwitness images module DIR`",
+        path = path.display()
+    )]
+    NotModule {
+        /// The file.
+        path: PathBuf,
+    },
     /// There is no such variant of the driver.
     #[error("there is no driver variant {variant:?}; there are: {known}")]
     UnknownVariant {

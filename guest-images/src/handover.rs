@@ -2,6 +2,7 @@
 //! host carries: it then builds nothing and asks no tool for its version.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::GuestImage;
 
@@ -10,6 +11,12 @@ pub const VARIABLE: &str = "MAPWITNESS_GUESTS";
 
 /// Images by the driver's variant.
 pub type Images = BTreeMap<String, GuestImage>;
+
+/// Variable that holds modules of other drivers, by name, as JSON.
+pub const MODULES_VARIABLE: &str = "MAPWITNESS_MODULES";
+
+/// Modules by a name.
+pub type Modules = BTreeMap<String, PathBuf>;
 
 /// Another process handed over something that is no set of images.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +37,25 @@ pub fn export(images: &Images) -> Result<String, NotImages> {
 /// [`NotImages`] when the variable holds something else.
 pub fn import() -> Result<Option<Images>, NotImages> {
     let Some(value) = std::env::var_os(VARIABLE) else {
+        return Ok(None);
+    };
+    Ok(Some(serde_json::from_str(&value.to_string_lossy())?))
+}
+
+/// The variable's value for `modules`.
+///
+/// # Errors
+/// [`NotImages`] when a path is not UTF-8.
+pub fn export_modules(modules: &Modules) -> Result<String, NotImages> {
+    Ok(serde_json::to_string(modules)?)
+}
+
+/// The modules that were handed to this process; `None` when none were.
+///
+/// # Errors
+/// [`NotImages`] when the variable holds something else.
+pub fn import_modules() -> Result<Option<Modules>, NotImages> {
+    let Some(value) = std::env::var_os(MODULES_VARIABLE) else {
         return Ok(None);
     };
     Ok(Some(serde_json::from_str(&value.to_string_lossy())?))

@@ -27,7 +27,7 @@ use provision::{Cache, Consent, Key, Progress};
 use serde::{Deserialize, Serialize};
 
 pub use error::Error;
-pub use module::build_module;
+pub use module::{build_module, ensure_modules};
 
 use module::Driver;
 use toolchain::Toolchain;
@@ -143,6 +143,38 @@ fn initramfs_with(
         Ok::<(), Error>(initramfs::write(&entries, &file(dir.to_owned()))?)
     })?;
     Ok(file(entry))
+}
+
+/// The image with `modules` besides its own; gives their paths in the guest, too.
+///
+/// # Errors
+/// When one of them is no module, or the image cannot be written.
+pub fn with_modules(
+    image: &GuestImage,
+    modules: &[PathBuf],
+    progress: &Progress,
+) -> Result<(GuestImage, Vec<String>), Error> {
+    let mut key = Key::new().file("initramfs", &image.initramfs)?;
+    let mut entries = Vec::new();
+    let mut paths = Vec::new();
+    for module in modules {
+        let name = module::file_name(module)?;
+        let path = format!("/lib/modules/{name}");
+        key = key.file(&path, module)?;
+        entries.push(initramfs::Entry::file(path.clone(), 0o644, module));
+        paths.push(path);
+    }
+    let file = |entry: PathBuf| entry.join("initramfs.cpio");
+    let cache = Cache::open()?;
+    let entry = cache.get_or_build("initramfs", &key, progress, |dir| {
+        let out = file(dir.to_owned());
+        Ok::<(), Error>(initramfs::append(&image.initramfs, &entries, &out)?)
+    })?;
+    let image = GuestImage {
+        initramfs: file(entry),
+        ..image.clone()
+    };
+    Ok((image, paths))
 }
 
 /// Everything that was built and is kept.

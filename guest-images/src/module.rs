@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use provision::{Cache, Key, Progress};
@@ -10,7 +11,7 @@ use walkdir::{DirEntry, WalkDir};
 use crate::kernel::Kernel;
 use crate::toolchain::Toolchain;
 use crate::versions::Versions;
-use crate::{Error, run, workspace};
+use crate::{Error, GuestImage, run, workspace};
 
 /// The module that comes out of `guest-module/`.
 pub const FILE_NAME: &str = "mapwitness.ko";
@@ -30,10 +31,12 @@ pub fn build_module(
 ) -> Result<Vec<PathBuf>, Error> {
     let versions = Versions::read(&workspace::root()?)?;
     let toolchain = Toolchain::find(&versions)?;
-    build_in(dir, kernel_tree, variables, &toolchain, progress)
+    let title = format!("build the module in {}", dir.display());
+    build_in(title, dir, kernel_tree, variables, &toolchain, progress)
 }
 
 fn build_in(
+    title: String,
     dir: &Path,
     kernel_tree: &Path,
     variables: &[(&str, &str)],
@@ -41,7 +44,7 @@ fn build_in(
     progress: &Progress,
 ) -> Result<Vec<PathBuf>, Error> {
     let dir = fs::canonicalize(dir).map_err(Error::at("find", dir))?;
-    let step = progress.step(format!("build the module in {}", dir.display()), None);
+    let step = progress.step(title.clone(), None);
     let mut make = toolchain.make(kernel_tree, None);
     make.arg(format!("M={}", dir.display()));
     for (name, value) in variables {
@@ -51,7 +54,7 @@ fn build_in(
     let ran = run::logged(&mut make, &log, |line| step.message(line.trim()))?;
     if !ran.status.success() {
         return Err(Error::Make {
-            what: format!("building the module in {}", dir.display()),
+            what: title,
             status: ran.status.to_string(),
             output: run::whole(&ran.log),
             log: ran.log,
@@ -95,23 +98,132 @@ impl Driver<'_> {
             key = key.file(&format!("guest-module/{}", relative.display()), path)?;
         }
         let entry = cache.get_or_build("module", &key, progress, |dir| {
-            let work = dir.join("build");
-            for from in &sources {
-                let to = work.join(from.strip_prefix(&self.dir).unwrap_or(from));
-                if let Some(parent) = to.parent() {
-                    fs::create_dir_all(parent).map_err(Error::at("make folder", parent))?;
-                }
-                // Follows links: the copy stands by itself.
-                fs::copy(from, &to).map_err(Error::at("copy", from))?;
-            }
+            let copy = Copy {
+                dir: &self.dir,
+                sources: &sources,
+                work: &dir.join("build"),
+            };
             let variables = [("MAPWITNESS_VARIANT", variant)];
-            let tree = self.kernel.tree();
-            build_in(&work, &tree, &variables, self.toolchain, progress)?;
-            let built = work.join(FILE_NAME);
+            copy.build(&self.kernel.tree(), &variables, self.toolchain, progress)?;
+            let built = copy.work.join(FILE_NAME);
             fs::rename(&built, dir.join(FILE_NAME)).map_err(Error::at("find", &built))?;
-            fs::remove_dir_all(&work).map_err(Error::at("remove", &work))
+            fs::remove_dir_all(copy.work).map_err(Error::at("remove", copy.work))
         })?;
         Ok((entry.join(FILE_NAME), key))
+    }
+}
+
+/// A copy of a module's sources that is built, so that the sources stay as they are.
+struct Copy<'a> {
+    /// The sources' folder.
+    dir: &'a Path,
+    /// The sources.
+    sources: &'a [PathBuf],
+    /// The copy's folder.
+    work: &'a Path,
+}
+
+impl Copy<'_> {
+    /// Makes the copy, builds it, and gives every module that came out.
+    fn build(
+        &self,
+        kernel_tree: &Path,
+        variables: &[(&str, &str)],
+        toolchain: &Toolchain,
+        progress: &Progress,
+    ) -> Result<Vec<PathBuf>, Error> {
+        for from in self.sources {
+            let to = self.work.join(from.strip_prefix(self.dir).unwrap_or(from));
+            if let Some(parent) = to.parent() {
+                fs::create_dir_all(parent).map_err(Error::at("make folder", parent))?;
+            }
+            // Follows links: the copy stands by itself.
+            fs::copy(from, &to).map_err(Error::at("copy", from))?;
+        }
+        let title = format!("build the module in {}", self.dir.display());
+        build_in(
+            title,
+            self.work,
+            kernel_tree,
+            variables,
+            toolchain,
+            progress,
+        )
+    }
+}
+
+/// The modules of the sources in `dir`, for the kernel of `image`; built in the cache
+/// on first use, so that `dir` stays as it is.
+///
+/// # Errors
+/// When there is nothing to build in `dir`, a compiler is missing, or one finds fault
+/// with the module; then its whole output is in the error.
+pub fn ensure_modules(
+    dir: &Path,
+    image: &GuestImage,
+    progress: &Progress,
+) -> Result<Vec<PathBuf>, Error> {
+    let nothing = || Error::NoModule {
+        dir: dir.to_owned(),
+    };
+    if !["Kbuild", "Makefile"]
+        .iter()
+        .any(|name| dir.join(name).is_file())
+    {
+        return Err(nothing());
+    }
+    let toolchain = Toolchain::find(&Versions::read(&workspace::root()?)?)?;
+    let cache = Cache::open()?;
+    let symbols = image.kernel_tree.join("Module.symvers");
+    let configuration = image.kernel_tree.join(".config");
+    let mut key = toolchain
+        .add_to_key(Key::new().text("release", &image.release))
+        .file("kernel's symbols", &symbols)?
+        .file("kernel's configuration", &configuration)?;
+    let sources = sources(dir, &BUILT)?;
+    for path in &sources {
+        let relative = path.strip_prefix(dir).unwrap_or(path);
+        key = key.file(&relative.display().to_string(), path)?;
+    }
+    let entry = cache.get_or_build("module", &key, progress, |out| {
+        let copy = Copy {
+            dir,
+            sources: &sources,
+            work: &out.join("build"),
+        };
+        let built = copy.build(&image.kernel_tree, &[], &toolchain, progress)?;
+        if built.is_empty() {
+            return Err(nothing());
+        }
+        for module in &built {
+            let name = module.file_name().unwrap_or_default();
+            fs::rename(module, out.join(name)).map_err(Error::at("find", module))?;
+        }
+        fs::remove_dir_all(copy.work).map_err(Error::at("remove", copy.work))
+    })?;
+    let is_module = |path: &PathBuf| path.extension() == Some(OsStr::new("ko"));
+    Ok(self::sources(&entry, &[])?
+        .into_iter()
+        .filter(is_module)
+        .collect())
+}
+
+/// Name of the file `module`, which is one.
+///
+/// # Errors
+/// When it is none, or cannot be read.
+pub fn file_name(module: &Path) -> Result<&str, Error> {
+    const MAGIC: [u8; 4] = *b"\x7fELF";
+    let mut head = [0; MAGIC.len()];
+    let mut file = fs::File::open(module).map_err(Error::at("open", module))?;
+    // A file that is too short is none, either.
+    let read = file.read_exact(&mut head);
+    let name = module.file_name().and_then(OsStr::to_str);
+    match name.filter(|_| read.is_ok() && head == MAGIC) {
+        Some(name) => Ok(name),
+        None => Err(Error::NotModule {
+            path: module.to_owned(),
+        }),
     }
 }
 

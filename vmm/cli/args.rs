@@ -56,6 +56,19 @@ pub struct CheckArgs {
     /// Variant of the driver, as listed in guest-module/variants.txt
     #[arg(long, value_name = "NAME", default_value = "good")]
     pub driver_variant: String,
+    /// Check this module instead of the project's own driver; with several, all are
+    /// loaded in this order and the last one is the driver
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "contract",
+        conflicts_with = "driver_variant"
+    )]
+    pub module: Vec<PathBuf>,
+    /// What the driver's files promise, and the device that it is for: see
+    /// tests/examples/README.md
+    #[arg(long, value_name = "FILE", requires = "module")]
+    pub contract: Option<PathBuf>,
     /// Number of vCPUs, 1 to 8
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u8).range(1..=8))]
@@ -114,6 +127,17 @@ pub enum ImagesCommand {
         /// Variant of the driver, as listed in guest-module/variants.txt
         #[arg(long, value_name = "NAME", default_value = "good")]
         driver_variant: String,
+        /// What the image is built from
+        #[command(flatten)]
+        image: ImageArgs,
+    },
+    /// Build a module of your own, in C or Rust, for the guest's kernel
+    Module {
+        /// Folder with the sources and a Kbuild
+        dir: PathBuf,
+        /// Where the module goes, instead of beside its sources
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
         /// What the image is built from
         #[command(flatten)]
         image: ImageArgs,

@@ -2,22 +2,24 @@
 //! check found.
 
 use anyhow::anyhow;
+use contract::Contract;
 use guest_images::GuestImage;
 use guest_images::handover::{self, Images};
-use harness::{CheckOptions, Driver, Guest, Report, Verdict};
+use harness::{CheckOptions, Guest, Report, Verdict};
 use monitor::VmConfig;
 use provision::Progress;
 
 use crate::args::CheckArgs;
 use crate::carried::{self, Errand};
 use crate::exit::{Exit, chain};
+use crate::subject::{self, Subject};
 use crate::{images, table};
 
 /// Carries out `mapwitness check`.
 pub fn run(options: &CheckArgs) -> anyhow::Result<Exit> {
     let outcome = match handover::import()? {
         Some(mut images) => match images.remove(&options.driver_variant) {
-            Some(image) => return Ok(here(options, &image)),
+            Some(image) => return Ok(here(options, image)),
             None => Err(anyhow!(
                 "{} holds no image of driver variant {}",
                 handover::VARIABLE,
@@ -36,41 +38,54 @@ pub fn run(options: &CheckArgs) -> anyhow::Result<Exit> {
 /// its exit status.
 fn carry(options: &CheckArgs) -> anyhow::Result<i32> {
     let progress = Progress::stderr();
-    let image = images::ensure(&options.driver_variant, &options.image, &progress)?;
+    // What is wrong with a contract is told before anything is built.
+    if let Some(path) = &options.contract {
+        Contract::read(path)?;
+    }
+    let mut image = images::ensure(&options.driver_variant, &options.image, &progress)?;
+    let subject = Subject::of(options, &mut image, &progress)?;
     let images = Images::from([(options.driver_variant.clone(), image)]);
+    let environment = subject.iter().map(Subject::environment);
     let errand = Errand {
         host: options.host,
         yes: options.image.yes,
         images,
-        environment: Vec::new(),
+        environment: environment.collect::<Result<_, _>>()?,
     };
     carried::carry(errand, &progress)
 }
 
 /// Checks on the KVM that is here and prints the outcome.
-fn here(options: &CheckArgs, image: &GuestImage) -> Exit {
+fn here(options: &CheckArgs, image: GuestImage) -> Exit {
     match check(options, image) {
         Ok(report) => print(options, report),
         Err(error) => not_checked(options, &error),
     }
 }
 
-fn check(options: &CheckArgs, image: &GuestImage) -> anyhow::Result<Report> {
+fn check(options: &CheckArgs, mut image: GuestImage) -> anyhow::Result<Report> {
+    let subject = Subject::of(options, &mut image, &Progress::hidden())?;
     let host = carried::host_report(options.host)?;
-    let mut config = VmConfig::new(image.vmlinux.clone(), image.initramfs.clone());
+    let mut config = VmConfig::new(image.vmlinux, image.initramfs);
     config.vcpus = options.vcpus;
     config.hpet = true;
     config.echo_console = options.verbose;
     if options.verbose {
         config.log_level = 7;
     }
+    if let Some(subject) = &subject {
+        subject.equip(&mut config);
+    }
     let mut guest = Guest::boot(&config)?;
     let check_options = CheckOptions {
         host,
-        driver_variant: options.driver_variant.clone(),
+        driver_variant: match &subject {
+            Some(subject) => subject.name().to_owned(),
+            None => options.driver_variant.clone(),
+        },
         vcpus: options.vcpus,
     };
-    let driver = Driver::own(guest.plan());
+    let driver = subject::driver(subject.as_ref(), &guest);
     Ok(harness::check(&mut guest, &driver, check_options)?)
 }
 

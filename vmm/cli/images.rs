@@ -3,12 +3,13 @@
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context, bail};
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
-use guest_images::handover::{self, Images};
-use guest_images::{GuestImage, Request};
+use guest_images::handover::{self, Images, Modules};
+use guest_images::{GuestImage, Request, workspace};
 use hosts::Prepared;
 use provision::cache::Keep;
 use provision::{Consent, Progress};
@@ -18,6 +19,9 @@ use crate::exit::Exit;
 
 /// Variants of the driver that the tests boot.
 const TESTED_VARIANTS: [&str; 3] = ["good", "off-by-one", "wrong-offset"];
+
+/// Drivers of the examples, which the tests check.
+const EXAMPLES: [&str; 2] = ["c-driver", "c-driver-broken"];
 
 /// Carries out `mapwitness images`.
 pub fn run(command: &ImagesCommand) -> anyhow::Result<Exit> {
@@ -32,6 +36,7 @@ pub fn run(command: &ImagesCommand) -> anyhow::Result<Exit> {
             println!("config {}", built.config.display());
             println!("initramfs {}", built.initramfs.display());
         }
+        ImagesCommand::Module { dir, out, image } => module(dir, out.as_deref(), image)?,
         ImagesCommand::Clean { older_than } => clean(*older_than)?,
     }
     Ok(Exit::Pass)
@@ -85,10 +90,58 @@ pub fn for_tests(progress: &Progress) -> Result<Prepared, Box<dyn Error>> {
     for variant in TESTED_VARIANTS {
         images.insert(variant.to_owned(), ensure(variant, &options, progress)?);
     }
-    Ok(Prepared {
+    let mut prepared = Prepared {
         environment: environment(&images)?,
         files: files(&images),
-    })
+    };
+    if let Some(image) = images.values().next() {
+        add_examples(&mut prepared, image, progress)?;
+    }
+    Ok(prepared)
+}
+
+/// Builds the drivers of the examples, each by the name of its folder.
+fn add_examples(
+    prepared: &mut Prepared,
+    image: &GuestImage,
+    progress: &Progress,
+) -> Result<(), Box<dyn Error>> {
+    let mut modules = Modules::new();
+    for name in EXAMPLES {
+        let dir = workspace::root()?.join("tests/examples").join(name);
+        let built = guest_images::ensure_modules(&dir, image, progress)?;
+        modules.extend(built.into_iter().map(|module| (name.to_owned(), module)));
+        prepared.files.push(dir.join("contract.toml"));
+    }
+    prepared.files.retain(|file| file.exists());
+    prepared.files.extend(modules.values().cloned());
+    let value = handover::export_modules(&modules)?;
+    prepared
+        .environment
+        .push((handover::MODULES_VARIABLE.into(), value.into()));
+    Ok(())
+}
+
+/// Builds the module in `dir` and puts it where it is wanted.
+fn module(dir: &Path, out: Option<&Path>, options: &ImageArgs) -> anyhow::Result<()> {
+    let progress = Progress::stderr();
+    let image = ensure("good", options, &progress)?;
+    let built = guest_images::ensure_modules(dir, &image, &progress)?;
+    if let (Some(out), [_, _, ..]) = (out, built.as_slice()) {
+        bail!(
+            "{} modules come out of {}, which do not all go into {}: leave --out away",
+            built.len(),
+            dir.display(),
+            out.display()
+        );
+    }
+    for module in &built {
+        let beside = || dir.join(module.file_name().unwrap_or_default());
+        let to = out.map_or_else(beside, Path::to_owned);
+        std::fs::copy(module, &to).with_context(|| format!("write {}", to.display()))?;
+        println!("{}", to.display());
+    }
+    Ok(())
 }
 
 fn list() -> anyhow::Result<()> {

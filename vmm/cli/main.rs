@@ -8,6 +8,7 @@ mod doctor;
 mod exit;
 mod images;
 mod picture;
+mod subject;
 mod table;
 
 use std::ffi::OsString;

@@ -116,9 +116,15 @@ fn file_row(file: &FileReport) -> Vec<Cell> {
 }
 
 fn write_mismatch(text: &mut String, subject: &str, mismatch: &Mismatch) -> std::fmt::Result {
+    write!(text, "FAIL {subject}: ")?;
+    write_page(text, mismatch)
+}
+
+/// The page at which something is wrong, and what was seen of it.
+fn write_page(text: &mut String, mismatch: &Mismatch) -> std::fmt::Result {
     writeln!(
         text,
-        "FAIL {subject}: page {} at gva {}: link {} disagrees",
+        "page {} at gva {}: link {} disagrees",
         mismatch.page, mismatch.gva, mismatch.link
     )?;
     writeln!(text, "  expected  {}", mismatch.expected)?;
@@ -193,7 +199,10 @@ fn write_answer(
 ) -> std::fmt::Result {
     writeln!(text, "FAIL {name}: expected {expected}, found {found}")?;
     match mismatch {
-        Some(mismatch) => write_mismatch(text, name, mismatch),
+        Some(mismatch) => {
+            write!(text, "  ")?;
+            write_page(text, mismatch)
+        }
         None => Ok(()),
     }
 }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use contract::FileContract;
+use contract::{Contract, DeviceSpec, FileContract, WindowSpec};
 use guest_images::MODULE_PATH;
+use monitor::{Registers, VmConfig, WindowConfig};
 use wire::{Fd, OpenMode};
 use witness::Plan;
 
@@ -72,6 +73,43 @@ impl Driver {
             preparations: reference::preparations(plan),
         }
     }
+}
+
+impl Driver {
+    /// A driver of somebody else: its contract, and the paths of its modules in the
+    /// guest. The parameters are for the last one, which is the driver.
+    pub fn of_contract(contract: &Contract, paths: &[String]) -> Self {
+        let module = |(index, path): (usize, &String)| Module {
+            path: path.clone(),
+            parameters: if index + 1 == paths.len() {
+                contract.parameters.clone()
+            } else {
+                String::new()
+            },
+        };
+        Self {
+            modules: paths.iter().enumerate().map(module).collect(),
+            files: contract.files.iter().cloned().map(Arc::new).collect(),
+            preparations: Vec::new(),
+        }
+    }
+}
+
+/// Gives the VM the device that a contract describes, in place of the project's own.
+pub fn equip(config: &mut VmConfig, device: &DeviceSpec) {
+    let window = |window: &WindowSpec| WindowConfig {
+        name: window.name.clone(),
+        npages: window.npages,
+        read_only: window.read_only,
+        align_bytes: window.align_bytes,
+    };
+    config.acpi_id = device.acpi_id.clone();
+    config.registers = match &device.registers {
+        None => Registers::Absent,
+        Some(list) => Registers::Fixed(list.iter().map(|it| (it.offset, it.value)).collect()),
+    };
+    config.windows = device.windows.iter().map(window).collect();
+    config.buffers = Vec::new();
 }
 
 impl Guest {

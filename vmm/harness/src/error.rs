@@ -2,7 +2,7 @@
 //! is never a finding.
 
 use guest_images::initramfs;
-use monitor::{DEVICE_REGISTERS, VmError};
+use monitor::VmError;
 use wire::{FrameError, Reply};
 use witness::guest_walk::TablesError;
 use witness::host_frame::FrameError as PagemapError;
@@ -80,8 +80,8 @@ pub enum HarnessError {
     },
     /// The driver loaded but offers no device file.
     #[error(
-        "the driver loaded, but {path} does not exist: its probe failed or did not run for the \
-         device at {DEVICE_REGISTERS}{}",
+        "the driver loaded, but {path} does not exist: its probe failed, or did not run \
+         because the device's ACPI id is not in its table{}",
         lines(log)
     )]
     NotProbed {

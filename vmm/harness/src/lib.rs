@@ -24,7 +24,7 @@ mod stopped;
 mod tally;
 
 pub use check::{CheckOptions, check};
-pub use driver::{Command, Driver, Module, Preparation};
+pub use driver::{Command, Driver, Module, Preparation, equip};
 pub use error::HarnessError;
 pub use guest::Guest;
 pub use mapping::{Mapping, MappingSpec, Presence};

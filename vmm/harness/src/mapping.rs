@@ -75,8 +75,10 @@ impl MappingSpec {
     pub fn device_page(&self, plan: &Plan, page: u64) -> Option<DevicePage> {
         let shown = self.file.shown(self.first_page, page)?;
         let Backing::Window { name, first_page } = &shown.range.backing;
+        let window = plan.windows.iter().position(|one| one.name == *name);
         Some(DevicePage {
-            window: plan.windows.iter().position(|one| one.name == *name)?,
+            // One that the device does not have is no reason to expect nothing.
+            window: window.unwrap_or(plan.windows.len()),
             page: first_page.checked_add(shown.page)?,
         })
     }

@@ -17,7 +17,7 @@ use acpi_tables::xsdt::XSDT;
 use addr::Gpa;
 use wire::regs;
 
-use crate::config::VmConfig;
+use crate::config::{Registers, VmConfig};
 use crate::hpet;
 use crate::layout;
 use crate::window::Window;
@@ -39,7 +39,7 @@ pub(crate) const SLEEP_S5: u8 = (S5 << 2) | (1 << 5);
 /// `windows` are those of the synthetic device.
 pub(crate) fn tables(config: &VmConfig, windows: &[Window]) -> Vec<u8> {
     let mut block = Block::after_rsdp();
-    let dsdt = block.push(&bytes_of(&dsdt(windows, config.hpet)));
+    let dsdt = block.push(&bytes_of(&dsdt(config, windows)));
     let fadt = block.push(&bytes_of(&fadt(dsdt)));
     let madt = block.push(&bytes_of(&madt(config.vcpus)));
     let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
@@ -115,13 +115,16 @@ fn madt(vcpus: u8) -> MADT {
     table
 }
 
-fn dsdt(windows: &[Window], hpet: bool) -> Sdt {
+fn dsdt(config: &VmConfig, windows: &[Window]) -> Sdt {
     let registers = memory_resource(layout::DEVICE_REGISTERS, regs::REGS_LEN_BYTES, true);
     let memory: Vec<AddressSpace<u64>> = windows.iter().map(window_resource).collect();
-    let mut resources: Vec<&dyn Aml> = vec![&registers];
+    let mut resources: Vec<&dyn Aml> = Vec::new();
+    if config.registers != Registers::Absent {
+        resources.push(&registers);
+    }
     resources.extend(memory.iter().map(|window| window as &dyn Aml));
 
-    let hid = Name::new(Path::new("_HID"), &regs::ACPI_HID);
+    let hid = Name::new(Path::new("_HID"), &config.acpi_id);
     let uid = Name::new(Path::new("_UID"), &acpi_tables::aml::ZERO);
     let template = ResourceTemplate::new(resources);
     let crs = Name::new(Path::new("_CRS"), &template);
@@ -132,7 +135,7 @@ fn dsdt(windows: &[Window], hpet: bool) -> Sdt {
 
     let mut table = Sdt::new(*b"DSDT", 36, 2, OEM, OEM_TABLE, OEM_REVISION);
     table.append_slice(&bytes_of(&bus));
-    if hpet {
+    if config.hpet {
         table.append_slice(&event_timer());
     }
     table.append_slice(&bytes_of(&s5));
@@ -222,6 +225,19 @@ mod tests {
             dsdt.windows(8)
                 .any(|bytes| bytes == regs::ACPI_HID.as_bytes())
         );
+    }
+
+    #[test]
+    fn a_device_is_called_as_its_driver_wants_it() {
+        let foreign = VmConfig {
+            acpi_id: "EXMP0001".into(),
+            registers: Registers::Absent,
+            ..config(1, false)
+        };
+        let holds = |block: &[u8], id: &str| block.windows(8).any(|it| it == id.as_bytes());
+        let (own, other) = (tables(&config(1, false), &[]), tables(&foreign, &[]));
+        assert!(holds(&other, "EXMP0001") && !holds(&other, regs::ACPI_HID));
+        assert!(other.len() < own.len(), "one resource less");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::console::Console;
 use crate::device::RegisterPage;
 use crate::dma::{Dma, DmaRegisters};
 use crate::error::VmError;
+use crate::foreign::ForeignRegisters;
 use crate::layout;
 use crate::window::Window;
 
@@ -45,6 +46,8 @@ pub(crate) struct Bus {
     serial: Serial<NoInterrupt, NoEvents, Console>,
     pub(crate) registers: RegisterPage,
     pub(crate) dma: Dma,
+    /// The register page, if the device is not the project's own.
+    pub(crate) foreign: Option<ForeignRegisters>,
     /// Whether the driver's next ring at the device is to stop the guest.
     pub(crate) stop_at_device: bool,
 }
@@ -91,6 +94,7 @@ impl Bus {
             serial: Serial::new(NoInterrupt, console),
             registers: RegisterPage::new(windows, buffers),
             dma,
+            foreign: None,
             stop_at_device: false,
         }
     }
@@ -131,12 +135,13 @@ impl Bus {
 
     /// Answers a load from memory that no slot backs.
     pub(crate) fn mmio_read(&self, gpa: u64, data: &mut [u8]) {
-        match register_offset(gpa) {
-            Some(offset) => {
+        match (register_offset(gpa), &self.foreign) {
+            (Some(offset), Some(foreign)) => foreign.read(offset, data),
+            (Some(offset), None) => {
                 self.registers.read(offset, data);
                 self.dma.read(offset, data);
             }
-            None => data.fill(0xff),
+            (None, _) => data.fill(0xff),
         }
     }
 
@@ -145,6 +150,9 @@ impl Bus {
         let Some(offset) = register_offset(gpa) else {
             return Request::Continue;
         };
+        if self.foreign.is_some() {
+            return Request::Continue;
+        }
         self.registers.write(offset, data);
         self.dma.write(offset, data);
         let rings = offset == wire::regs::REG_DOORBELL && data.len() == 4;

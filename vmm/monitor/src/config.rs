@@ -31,6 +31,18 @@ pub struct BufferConfig {
     pub npages: u32,
 }
 
+/// Registers of the synthetic device: the first of its memory resources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Registers {
+    /// Those of `wire::regs`, for the project's own driver.
+    Own,
+    /// A page in which these words read as these values, by their bytes in the page,
+    /// and all else as 0. What is written is lost.
+    Fixed(Vec<(u16, u32)>),
+    /// None: the first window is the first memory resource.
+    Absent,
+}
+
 /// A whole VM.
 #[derive(Clone, Debug)]
 pub struct VmConfig {
@@ -42,6 +54,10 @@ pub struct VmConfig {
     pub ram_len_bytes: u64,
     /// Number of vCPUs, 1 to 8.
     pub vcpus: u8,
+    /// ACPI hardware id of the device.
+    pub acpi_id: String,
+    /// Registers of the device.
+    pub registers: Registers,
     /// Windows of the device, in the order of its window table.
     pub windows: Vec<WindowConfig>,
     /// Buffers of the device, in their order.
@@ -70,6 +86,8 @@ impl VmConfig {
             initramfs,
             ram_len_bytes: 128 << 20,
             vcpus: 1,
+            acpi_id: wire::regs::ACPI_HID.to_owned(),
+            registers: Registers::Own,
             windows: standard_windows(),
             buffers: standard_buffers(),
             hpet: false,

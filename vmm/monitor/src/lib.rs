@@ -12,6 +12,7 @@ mod device;
 mod dma;
 mod error;
 mod events;
+mod foreign;
 mod hpet;
 mod layout;
 mod mapping;
@@ -24,7 +25,9 @@ mod vm;
 mod window;
 
 pub use buffers::Buffer;
-pub use config::{BufferConfig, VmConfig, WindowConfig, standard_buffers, standard_windows};
+pub use config::{
+    BufferConfig, Registers, VmConfig, WindowConfig, standard_buffers, standard_windows,
+};
 pub use console::Console;
 pub use dma::DmaRegisters;
 pub use error::{End, Ended, VmError};

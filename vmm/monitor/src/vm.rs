@@ -22,6 +22,7 @@ use crate::cpuid::{self, Topology};
 use crate::dma::{Dma, DmaRegisters};
 use crate::error::{Ended, VmError};
 use crate::events::EventLoop;
+use crate::foreign::ForeignRegisters;
 use crate::hpet::Hpet;
 use crate::layout;
 use crate::prefault::prefault;
@@ -80,7 +81,8 @@ impl Vm {
         let events = EventLoop::new(&reported, &line)?;
         let console = Console::new(config.echo_console.then_some(line));
         let dma = Dma::new(slots.memory().clone(), config.ram_len_bytes, device);
-        let bus = Bus::new(console.clone(), device, &config.buffers, dma);
+        let mut bus = Bus::new(console.clone(), device, &config.buffers, dma);
+        bus.foreign = ForeignRegisters::of(&config.registers);
         let shared = Arc::new(Shared {
             bus: Mutex::new(bus),
             pause: AtomicBool::new(false),

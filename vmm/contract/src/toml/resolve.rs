@@ -229,8 +229,8 @@ impl Resolver {
             path: path.clone(),
             ranges,
             refusals: refusals.map(|rule| rule.get_ref().refusal()).collect(),
-            refuses_writers: None,
             copy_on_write: file.private.is_some(),
+            refuses_writers: file.refuses_writers,
             growth: file.growth,
             fork: file.fork,
         };

@@ -62,6 +62,7 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) refusals: Vec<Spanned<Rule>>,
     pub(super) private: Option<Spanned<Private>>,
+    pub(super) refuses_writers: Option<Errno>,
     #[serde(default = "not_expandable")]
     pub(super) growth: Errno,
     #[serde(default = "copied")]

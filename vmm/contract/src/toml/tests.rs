@@ -52,6 +52,7 @@ parameters = "debug=1 name=x"
 path = "/dev/first"
 name = "first"
 private = "copy-on-write"
+refuses_writers = "EROFS"
 growth = "ENOMEM"
 fork = "on-touch"
 refusals = [
@@ -127,6 +128,7 @@ fn every_key_is_understood() {
     assert_eq!((first.growth, first.fork), (Errno::ENOMEM, Fork::OnTouch));
     assert_eq!(first.refusals[0].when, Condition::LongerThan(4));
     assert!(first.copy_on_write);
+    assert_eq!(first.refuses_writers, Some(Errno::EROFS));
     let range = &first.ranges[0];
     assert_eq!((range.npages, range.access), (3, Access::READ));
     let backing = Backing::Window {
@@ -139,152 +141,153 @@ fn every_key_is_understood() {
     assert_eq!(contract.files[1].ranges[0].offset, Offset::Any);
 }
 
-/// What is changed in the short contract, and what must then be said.
+/// What is changed in the short contract, into what, and what must then be said.
+const MISTAKES: &[(&str, &str, &[&str])] = &[
+    // The schema.
+    (
+        "pages = 13",
+        "pges = 13",
+        &["c.toml:7:1: unknown field `pges`", "`pages`"],
+    ),
+    ("pages = 13", "pages = -1", &["c.toml:7:9: invalid value"]),
+    (
+        "pages = 13",
+        "pages = \"13\"",
+        &["c.toml:7:9: invalid type"],
+    ),
+    ("pages = 13", "pages = ", &["c.toml:7:"]),
+    ("[device]", "[device", &["c.toml:2:"]),
+    (
+        "\"ENXIO\"",
+        "\"EINVALID\"",
+        &["c.toml:14:33", "EINVALID", "such as EINVAL"],
+    ),
+    (
+        "\"outside\"",
+        "\"outsize\"",
+        &["c.toml:14:14", "outsize", "`outside`"],
+    ),
+    (
+        "\"uc-\"",
+        "\"uncached\"",
+        &["c.toml:19:15", "uncached", "uc-"],
+    ),
+    (
+        "\"at-mmap\"",
+        "\"eager\"",
+        &["c.toml:20:11", "eager", "`at-mmap`"],
+    ),
+    (
+        "pages = 13",
+        "pages = 13\npages = 14",
+        &["c.toml:8:1", "duplicate key"],
+    ),
+    (
+        "window = \"frame\"",
+        "offset = -4\nwindow = \"frame\"",
+        &["c.toml:18:10", "\"any\""],
+    ),
+    (
+        "window = \"frame\"",
+        "access = \"wx\"\nwindow = \"frame\"",
+        &["c.toml:18:10", "\"rw\""],
+    ),
+    (
+        "memory_type = \"uc-\"",
+        "",
+        &["c.toml:17:1", "missing field `memory_type`"],
+    ),
+    // What fits together.
+    (
+        "EXMP0001",
+        "exmp1",
+        &["c.toml:3:11: \"exmp1\" is no ACPI", "\"EXMP0001\""],
+    ),
+    (
+        "EXMP0001",
+        "MAPW0001",
+        &["c.toml:3:11:", "mapwitness's own device"],
+    ),
+    (
+        "window = \"frame\"",
+        "window = \"fram\"",
+        &[
+            "c.toml:18:10: the device has no window \"fram\"",
+            "\"frame\"",
+        ],
+    ),
+    (
+        "pages = 13",
+        "pages = 0",
+        &["c.toml:7:9: 0 pages", "1 to 16384"],
+    ),
+    (
+        "pages = 13",
+        "pages = 16385",
+        &["c.toml:7:9: 16385 pages", "1 to 16384"],
+    ),
+    (
+        "pages = 13",
+        "pages = 13\nalign_pages = 3",
+        &["c.toml:8:15", "power of two"],
+    ),
+    (
+        "pages = 13",
+        "pages = 13\naccess = \"rx\"",
+        &["c.toml:8:10", "not run"],
+    ),
+    (
+        "window = \"frame\"",
+        "window = \"frame\"\npages = 14",
+        &["c.toml:19:9: 14 pages from page 0", "the window has 13"],
+    ),
+    (
+        "window = \"frame\"",
+        "window = \"frame\"\nfirst_page = 13",
+        &["c.toml:19:14: 0 pages from page 13"],
+    ),
+    (
+        "window = \"frame\"",
+        "window = \"frame\"\noffset = 0xfffffffffffff",
+        &["c.toml:19:10: no offset of mmap(2)", "not the byte"],
+    ),
+    (
+        "pages = 13",
+        "pages = 13\naccess = \"r\"",
+        &[
+            "c.toml:11:8: nothing says what /dev/example answers to PROT_WRITE",
+            "{ when = \"beyond-access\", errno = \"EACCES\" }",
+        ],
+    ),
+    (
+        "/dev/example",
+        "example",
+        &["c.toml:10:8: \"example\" is no path", "\"/dev/example\""],
+    ),
+    (
+        "    { when = \"private\", errno = \"EINVAL\" },\n",
+        "",
+        &[
+            "c.toml:10:8: nothing says what /dev/example answers to MAP_PRIVATE",
+            "copy-on-write",
+        ],
+    ),
+    (
+        "    { when = \"exec\", errno = \"EACCES\" },\n",
+        "",
+        &["answers to PROT_EXEC", "\"rwx\""],
+    ),
+    (
+        "    { when = \"outside\", errno = \"ENXIO\" },\n",
+        "",
+        &["pages that it does not have"],
+    ),
+];
+
 #[test]
 fn each_mistake_is_named_with_its_place_and_what_to_write() {
-    let cases: &[(&str, &str, &[&str])] = &[
-        // The schema.
-        (
-            "pages = 13",
-            "pges = 13",
-            &["c.toml:7:1: unknown field `pges`", "`pages`"],
-        ),
-        ("pages = 13", "pages = -1", &["c.toml:7:9: invalid value"]),
-        (
-            "pages = 13",
-            "pages = \"13\"",
-            &["c.toml:7:9: invalid type"],
-        ),
-        ("pages = 13", "pages = ", &["c.toml:7:"]),
-        ("[device]", "[device", &["c.toml:2:"]),
-        (
-            "\"ENXIO\"",
-            "\"EINVALID\"",
-            &["c.toml:14:33", "EINVALID", "such as EINVAL"],
-        ),
-        (
-            "\"outside\"",
-            "\"outsize\"",
-            &["c.toml:14:14", "outsize", "`outside`"],
-        ),
-        (
-            "\"uc-\"",
-            "\"uncached\"",
-            &["c.toml:19:15", "uncached", "uc-"],
-        ),
-        (
-            "\"at-mmap\"",
-            "\"eager\"",
-            &["c.toml:20:11", "eager", "`at-mmap`"],
-        ),
-        (
-            "pages = 13",
-            "pages = 13\npages = 14",
-            &["c.toml:8:1", "duplicate key"],
-        ),
-        (
-            "window = \"frame\"",
-            "offset = -4\nwindow = \"frame\"",
-            &["c.toml:18:10", "\"any\""],
-        ),
-        (
-            "window = \"frame\"",
-            "access = \"wx\"\nwindow = \"frame\"",
-            &["c.toml:18:10", "\"rw\""],
-        ),
-        (
-            "memory_type = \"uc-\"",
-            "",
-            &["c.toml:17:1", "missing field `memory_type`"],
-        ),
-        // What fits together.
-        (
-            "EXMP0001",
-            "exmp1",
-            &["c.toml:3:11: \"exmp1\" is no ACPI", "\"EXMP0001\""],
-        ),
-        (
-            "EXMP0001",
-            "MAPW0001",
-            &["c.toml:3:11:", "mapwitness's own device"],
-        ),
-        (
-            "window = \"frame\"",
-            "window = \"fram\"",
-            &[
-                "c.toml:18:10: the device has no window \"fram\"",
-                "\"frame\"",
-            ],
-        ),
-        (
-            "pages = 13",
-            "pages = 0",
-            &["c.toml:7:9: 0 pages", "1 to 16384"],
-        ),
-        (
-            "pages = 13",
-            "pages = 16385",
-            &["c.toml:7:9: 16385 pages", "1 to 16384"],
-        ),
-        (
-            "pages = 13",
-            "pages = 13\nalign_pages = 3",
-            &["c.toml:8:15", "power of two"],
-        ),
-        (
-            "pages = 13",
-            "pages = 13\naccess = \"rx\"",
-            &["c.toml:8:10", "not run"],
-        ),
-        (
-            "window = \"frame\"",
-            "window = \"frame\"\npages = 14",
-            &["c.toml:19:9: 14 pages from page 0", "the window has 13"],
-        ),
-        (
-            "window = \"frame\"",
-            "window = \"frame\"\nfirst_page = 13",
-            &["c.toml:19:14: 0 pages from page 13"],
-        ),
-        (
-            "window = \"frame\"",
-            "window = \"frame\"\noffset = 0xfffffffffffff",
-            &["c.toml:19:10: no offset of mmap(2)", "not the byte"],
-        ),
-        (
-            "pages = 13",
-            "pages = 13\naccess = \"r\"",
-            &[
-                "c.toml:11:8: nothing says what /dev/example answers to PROT_WRITE",
-                "{ when = \"beyond-access\", errno = \"EACCES\" }",
-            ],
-        ),
-        (
-            "/dev/example",
-            "example",
-            &["c.toml:10:8: \"example\" is no path", "\"/dev/example\""],
-        ),
-        (
-            "    { when = \"private\", errno = \"EINVAL\" },\n",
-            "",
-            &[
-                "c.toml:10:8: nothing says what /dev/example answers to MAP_PRIVATE",
-                "copy-on-write",
-            ],
-        ),
-        (
-            "    { when = \"exec\", errno = \"EACCES\" },\n",
-            "",
-            &["answers to PROT_EXEC", "\"rwx\""],
-        ),
-        (
-            "    { when = \"outside\", errno = \"ENXIO\" },\n",
-            "",
-            &["pages that it does not have"],
-        ),
-    ];
     let mut wrong = Vec::new();
-    for (from, to, words) in cases {
+    for (from, to, words) in MISTAKES {
         assert!(SHORT.contains(from), "{from}");
         let text = SHORT.replacen(from, to, 1);
         let said = Contract::from_toml("c.toml", &text)
@@ -307,7 +310,7 @@ fn names_and_offsets_belong_to_one_thing_each() {
         (
             "offset = 5",
             "offset = 4",
-            "c.toml:40:10: this range has offsets of an earlier one",
+            "c.toml:41:10: this range has offsets of an earlier one",
         ),
         ("offset = 5", "offset = \"any\"", "belongs to a range alone"),
         (
