@@ -84,9 +84,14 @@ pub(crate) fn remap_anyway<V: BeingMapped>(
     if npages == 0 {
         return Ok(());
     }
+    let moved = Window {
+        first_pfn: memory.first_pfn.wrapping_add(first),
+        npages,
+        access: memory.access,
+    };
     let pages = Span {
-        memory,
-        first,
+        memory: &moved,
+        first: 0,
         npages,
     };
     unsafe { vma.vma.remap(Remap::Io, at, pages) }

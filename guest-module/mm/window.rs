@@ -23,9 +23,9 @@ use kernel::{
 /// - None of these frames belonged to System RAM when the window was made.
 /// - The frames are memory of a device whose driver offers them to user space with `access`.
 pub(crate) struct Window {
-    first_pfn: usize,
-    npages: usize,
-    access: Access,
+    pub(super) first_pfn: usize,
+    pub(super) npages: usize,
+    pub(super) access: Access,
 }
 
 impl Window {

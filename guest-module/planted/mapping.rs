@@ -97,7 +97,7 @@ where
     if planted!("copies-not-counted") && !V::IS_DESCRIBED && S::NAME == "lazy" {
         spoil::change_operations(operations, |table| table.open = None)?;
     }
-    if planted!("close-not-counted") && S::NAME == "lazy" {
+    if planted!("close-not-counted") && S::NAME == "pagefault" {
         spoil::change_operations(operations, |table| table.close = None)?;
     }
     if planted!("split-refused") {

@@ -18,7 +18,7 @@ use crate::args::{ImageArgs, ImagesCommand};
 use crate::exit::Exit;
 
 /// Variants of the driver that the tests boot.
-const TESTED_VARIANTS: [&str; 3] = ["good", "off-by-one", "wrong-offset"];
+const TESTED_VARIANTS: [&str; 4] = ["good", "off-by-one", "wrong-offset", "any"];
 
 /// Drivers of the examples, which the tests check.
 const EXAMPLES: [&str; 2] = ["c-driver", "c-driver-broken"];
