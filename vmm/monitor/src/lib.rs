@@ -34,7 +34,7 @@ pub use error::{End, Ended, VmError};
 pub use hpet::{HPET_NAME, HPET_REGISTERS_LEN_BYTES, Hpet};
 pub use layout::{DEVICE_REGISTERS, MESSAGE_AREA};
 pub use run::Rang;
-pub use slots::{MemSlot, SlotUse};
+pub use slots::{MemSlot, Offer, SlotUse};
 pub use snapshot::{ResetStats, Snapshot};
 pub use vm::Vm;
 pub use window::Window;

@@ -51,6 +51,17 @@ pub struct MemSlot {
     pub read_only: bool,
 }
 
+/// What the guest has of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// What its configuration says.
+    AsConfigured,
+    /// It may be read and not written, whatever its configuration says.
+    ReadOnly,
+    /// Nothing: its addresses lead nowhere, as those of a device that is gone.
+    Withdrawn,
+}
+
 impl MemSlot {
     /// Host virtual address behind `gpa`, or `None` outside the slot.
     pub fn translate(&self, gpa: Gpa) -> Option<Hva> {
@@ -67,6 +78,9 @@ impl MemSlot {
 /// The windows' memory is only borrowed, by raw address: the owner keeps the
 /// windows alive until the VM's descriptors are closed.
 pub(crate) struct Slots {
+    /// As configured.
+    planned: Vec<MemSlot>,
+    /// As KVM has them now.
     table: Vec<MemSlot>,
     /// Guest physical view of everything that a slot backs.
     memory: GuestMemory,
@@ -91,6 +105,7 @@ impl Slots {
         let memory = GuestRegionCollection::from_regions(regions)
             .map_err(|error| VmError::Config(format!("memory regions: {error}")))?;
         Ok(Self {
+            planned: table.clone(),
             table,
             memory,
             logs_dirty_pages: false,
@@ -99,31 +114,71 @@ impl Slots {
 
     pub(crate) fn register(&self, vm: &VmFd) -> Result<(), VmError> {
         for slot in &self.table {
-            let access = if slot.read_only { KVM_MEM_READONLY } else { 0 };
-            let logging = if self.logs_dirty_pages {
-                KVM_MEM_LOG_DIRTY_PAGES
-            } else {
-                0
-            };
-            let region = kvm_userspace_memory_region {
-                slot: slot.id,
-                flags: access | logging,
-                guest_phys_addr: slot.base.raw(),
-                memory_size: slot.len_bytes,
-                userspace_addr: slot.hva.raw(),
-            };
-            // SAFETY: the range is a mapping owned by `memory` or by a window, and
-            // `Vm` drops both only after the VM's descriptors and vCPU threads.
-            unsafe { vm.set_user_memory_region(region) }
-                .map_err(VmError::kvm("KVM_SET_USER_MEMORY_REGION"))?;
+            self.set(vm, slot, slot.len_bytes)?;
         }
         Ok(())
+    }
+
+    /// Changes what the guest has of window `index`.
+    pub(crate) fn offer(&mut self, vm: &VmFd, index: usize, offer: Offer) -> Result<(), VmError> {
+        let wanted = SlotUse::Window(index);
+        let planned = self.planned.iter().find(|slot| slot.used_for == wanted);
+        let planned = *planned.ok_or_else(|| VmError::Config(format!("no window {index}")))?;
+        if self.logs_dirty_pages {
+            // KVM's notes would go with the slot.
+            return Err(VmError::Config(
+                "a window cannot change once a snapshot was taken".into(),
+            ));
+        }
+        // KVM does not make a slot read-only or writable in place: it goes first.
+        if let Some(at) = self.table.iter().position(|slot| slot.used_for == wanted) {
+            self.set(vm, &self.table[at], 0)?;
+            self.table.remove(at);
+        }
+        let slot = match offer {
+            Offer::Withdrawn => return Ok(()),
+            Offer::ReadOnly => MemSlot {
+                read_only: true,
+                ..planned
+            },
+            Offer::AsConfigured => planned,
+        };
+        self.set(vm, &slot, slot.len_bytes)?;
+        self.table.push(slot);
+        self.table.sort_by_key(|slot| slot.id);
+        Ok(())
+    }
+
+    /// Tells KVM of a slot; one of no bytes is one that goes.
+    fn set(&self, vm: &VmFd, slot: &MemSlot, len_bytes: u64) -> Result<(), VmError> {
+        let access = if slot.read_only { KVM_MEM_READONLY } else { 0 };
+        let logging = if self.logs_dirty_pages {
+            KVM_MEM_LOG_DIRTY_PAGES
+        } else {
+            0
+        };
+        let region = kvm_userspace_memory_region {
+            slot: slot.id,
+            flags: access | logging,
+            guest_phys_addr: slot.base.raw(),
+            memory_size: len_bytes,
+            userspace_addr: slot.hva.raw(),
+        };
+        // SAFETY: the range is a mapping owned by `memory` or by a window, and `Vm`
+        // drops both only after the VM's descriptors and vCPU threads.
+        unsafe { vm.set_user_memory_region(region) }
+            .map_err(VmError::kvm("KVM_SET_USER_MEMORY_REGION"))
     }
 
     /// Has KVM note from now on which pages the guest stores to.
     pub(crate) fn log_dirty_pages(&mut self, vm: &VmFd) -> Result<(), VmError> {
         if self.logs_dirty_pages {
             return Ok(());
+        }
+        if self.table != self.planned {
+            return Err(VmError::Config(
+                "no snapshot can be taken while a window is withdrawn".into(),
+            ));
         }
         self.logs_dirty_pages = true;
         self.register(vm)

@@ -26,7 +26,7 @@ use crate::foreign::ForeignRegisters;
 use crate::hpet::Hpet;
 use crate::layout;
 use crate::prefault::prefault;
-use crate::slots::{MemSlot, Slots};
+use crate::slots::{MemSlot, Offer, Slots};
 use crate::vcpu::{self, Report, Shared, Vcpu};
 use crate::window::{self, Window};
 
@@ -145,7 +145,17 @@ impl Vm {
         self.hpet.as_ref()
     }
 
-    /// The VMM's own table of memslots.
+    /// Changes what the guest has of window `index` from now on. The memory behind it
+    /// stays what it is, and nobody tells the guest.
+    ///
+    /// # Errors
+    /// [`VmError::Config`] when there is no such window, [`VmError::Kvm`] when KVM
+    /// refuses the change.
+    pub fn offer_window(&mut self, index: usize, offer: Offer) -> Result<(), VmError> {
+        self.slots.offer(&self.vm, index, offer)
+    }
+
+    /// The VMM's own table of memslots, as KVM has them now.
     pub fn memslots(&self) -> &[MemSlot] {
         self.slots.table()
     }
