@@ -293,9 +293,9 @@ fn kept(session: &Session, view: &KernelView<'_>, bus: Gpa) -> Result<Vec<Claim>
     let end = session.user.checked_add(PAGE_SIZE);
     claims.push(Claim::new(
         "vm_area_struct of the page: start, end, offset",
-        format!("{} {} 0", session.user, end.map_or(0, Gva::raw)),
+        format!("{} {} 0", session.user, end.unwrap_or(session.user)),
         area.as_ref().map_or_else(text_none, |area| {
-            format!("{} {} {}", area.start, area.end.raw(), area.pgoff)
+            format!("{} {} {}", area.start, area.end, area.pgoff)
         }),
     ));
     claims.push(Claim::new(
@@ -318,7 +318,7 @@ fn kept(session: &Session, view: &KernelView<'_>, bus: Gpa) -> Result<Vec<Claim>
 /// tables that show it to user space. Mappings of the kernel take none.
 pub(super) fn page_claims(page: Option<&PageView>, tables: u32) -> Vec<Claim> {
     let words = |refcount: i64, mapcount: u32| {
-        format!("{refcount} references, {mapcount} page tables of user space")
+        format!("referenced {refcount} times, mapped by {mapcount} user entries")
     };
     let found = page.map_or_else(text_none, |page| {
         words(page.refcount.into(), page.mapcount())
