@@ -206,7 +206,7 @@ impl Session {
             self.copy(guest, to_ram)?,
         ));
         claims.push(same_bytes(
-            "bus == physical: the device's page arrives where the coherent address leads",
+            "bus == physical: the device's page arrives at the coherent address",
             &device_page(guest)?,
             &at(guest, facts, Gva::new(published.coherent))?,
         ));
