@@ -6,8 +6,9 @@ use guest_kernel::KernelView;
 use wire::atlas::{Published, VMALLOC_NPAGES, VMAP_COHERENT_PAGE};
 
 use super::chart::{Chart, Claim, Frame, Name, ScatteredPage};
-use super::{Session, claims};
+use super::{Session, below, claims};
 use crate::error::HarnessError;
+use crate::guest::Guest;
 
 /// Where user space ends with 4 levels of tables; with 5 it is higher.
 const USER_END: u64 = 1 << 56;
@@ -48,6 +49,7 @@ impl Part {
 /// Everything that can be said while all addresses are valid.
 pub(super) fn chart(
     session: &Session,
+    guest: &Guest,
     view: &KernelView<'_>,
     window: Gpa,
     bus: Gpa,
@@ -62,8 +64,18 @@ pub(super) fn chart(
         published.pid,
     ));
     Ok(Chart {
-        ram: ram(session, view, bus, published),
-        device: device(session, view, window, published),
+        ram: Frame {
+            what: "a page of RAM, coherent with the device",
+            gpa: bus,
+            names: ram(session, view, bus, published),
+            below: below::look(guest.vm(), bus),
+        },
+        device: Frame {
+            what: "a page of the device",
+            gpa: window,
+            names: device(session, view, window, published),
+            below: below::look(guest.vm(), window),
+        },
         vmalloc: (0..VMALLOC_NPAGES as u64)
             .map(|page| {
                 let gva = page_of(published.vmalloc, page);
@@ -77,7 +89,7 @@ pub(super) fn chart(
 
 /// The coherent page. Its truth is the device's: the bus address that the DMA engine
 /// was given, at which data arrive.
-fn ram(session: &Session, view: &KernelView<'_>, bus: Gpa, published: &Published) -> Frame {
+fn ram(session: &Session, view: &KernelView<'_>, bus: Gpa, published: &Published) -> Vec<Name> {
     let walked = |kind, by, gva, part| walked(view, bus, kind, by, gva, part);
     let given = |kind, by, address| Name {
         kind,
@@ -87,59 +99,56 @@ fn ram(session: &Session, view: &KernelView<'_>, bus: Gpa, published: &Published
         found: "no table has a say".into(),
         agrees: address == bus.raw(),
     };
-    Frame {
-        what: "a page of RAM, coherent with the device",
-        gpa: bus,
-        names: vec![
-            walked("user virtual", "mmap", session.user, Part::User),
-            walked(
-                "kernel logical",
-                "dma_alloc_coherent",
-                Gva::new(published.coherent),
-                Part::DirectMap,
-            ),
-            walked(
-                "kernel virtual",
-                "vmap",
-                page_of(published.vmap, VMAP_COHERENT_PAGE),
-                Part::Vmalloc,
-            ),
-            walked(
-                "kmap_local",
-                "__kmap_local_page_prot",
-                Gva::new(published.kmap_local),
-                Part::Fixed,
-            ),
-            given("physical", "virt_to_phys", published.physical),
-            given("bus", "dma_alloc_coherent", published.bus),
-        ],
-    }
+    vec![
+        walked("user virtual", "mmap", session.user, Part::User),
+        walked(
+            "kernel logical",
+            "dma_alloc_coherent",
+            Gva::new(published.coherent),
+            Part::DirectMap,
+        ),
+        walked(
+            "kernel virtual",
+            "vmap",
+            page_of(published.vmap, VMAP_COHERENT_PAGE),
+            Part::Vmalloc,
+        ),
+        walked(
+            "kmap_local",
+            "__kmap_local_page_prot",
+            Gva::new(published.kmap_local),
+            Part::Fixed,
+        ),
+        given("physical", "virt_to_phys", published.physical),
+        given("bus", "dma_alloc_coherent", published.bus),
+    ]
 }
 
 /// The first page of the first window, which is where the host put it.
-fn device(session: &Session, view: &KernelView<'_>, window: Gpa, published: &Published) -> Frame {
+fn device(
+    session: &Session,
+    view: &KernelView<'_>,
+    window: Gpa,
+    published: &Published,
+) -> Vec<Name> {
     let walked = |kind, by, gva, part| walked(view, window, kind, by, gva, part);
-    Frame {
-        what: "a page of the device",
-        gpa: window,
-        names: vec![
-            walked("user virtual", "mmap", session.device, Part::User),
-            walked(
-                "kernel virtual",
-                "ioremap",
-                Gva::new(published.ioremap),
-                Part::Vmalloc,
-            ),
-            Name {
-                kind: "physical",
-                by: "window table",
-                address: published.ioremap_physical,
-                expected: window.to_string(),
-                found: "no table has a say".into(),
-                agrees: published.ioremap_physical == window.raw(),
-            },
-        ],
-    }
+    vec![
+        walked("user virtual", "mmap", session.device, Part::User),
+        walked(
+            "kernel virtual",
+            "ioremap",
+            Gva::new(published.ioremap),
+            Part::Vmalloc,
+        ),
+        Name {
+            kind: "physical",
+            by: "window table",
+            address: published.ioremap_physical,
+            expected: window.to_string(),
+            found: "no table has a say".into(),
+            agrees: published.ioremap_physical == window.raw(),
+        },
+    ]
 }
 
 fn walked(

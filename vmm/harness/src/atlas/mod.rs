@@ -5,6 +5,7 @@
 //! mapping among them. Where the frame is, is the device's truth: the bus address in its
 //! DMA engine, at which data arrive.
 
+mod below;
 mod chart;
 mod claims;
 mod copies;
@@ -15,6 +16,7 @@ use guest_kernel::KernelFacts;
 use wire::atlas::{ATLAS_PATH, PUBLISH, Published, RING_VALUE};
 use wire::{Fd, OpenMode, Prot, Reply, Request, Sharing, Value};
 
+pub use below::Below;
 pub use chart::{AtlasReport, Chart, Claim, Frame, Name, ScatteredPage};
 
 use crate::check::guest_report;
@@ -135,7 +137,7 @@ impl Session {
     ) -> Result<Chart, HarnessError> {
         let bus = Gpa::new(guest.vm().dma_registers().bus_address);
         let view = guest.kernel(facts)?;
-        look::chart(self, &view, window(guest)?, bus, published)
+        look::chart(self, guest, &view, window(guest)?, bus, published)
     }
 
     /// Lets the driver go on to the end of its ioctl.
