@@ -71,6 +71,10 @@ fn every_address_leads_to_the_frame() {
     assert_eq!(addresses.len(), 5);
     assert_eq!(report.chart.device.names.len(), 3);
     assert_eq!(report.chart.vmalloc.len(), VMALLOC_NPAGES);
+    // The tests' hosts show the second level, so that nothing may go unheard.
+    for frame in [&report.chart.ram, &report.chart.device] {
+        assert_eq!(frame.below.agrees, Some(true), "{:?}", frame.below);
+    }
     let claims = report.chart.claims.iter().chain(&report.afterwards);
     assert!(claims.count() >= 25, "{report:#?}");
 }

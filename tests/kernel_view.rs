@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use addr::{Gfn, Gva, PAGE_SIZE};
+use addr::{Gfn, Gpa, Gva, PAGE_SIZE};
 use common::{Ask, guest, kernel_facts, mapped};
 use guest_kernel::{KernelFacts, KernelView, PageView, VmaView};
 use harness::Guest;
@@ -299,6 +299,51 @@ fn assert_held_by(page: &PageView, tables: u32) {
     assert_eq!(page.mapcount(), tables, "{page:?}");
     let held = i32::try_from(tables).expect("few");
     assert!((held..=held + 1).contains(&page.refcount), "{page:?}");
+}
+
+#[test]
+fn each_process_has_an_address_space_of_its_own() {
+    let mut guest = guest();
+    let facts = kernel_facts();
+    let before = anonymous_page(&mut guest);
+    let parent = guest.current_pid();
+    let child = guest.fork().expect("an answer").expect("forked");
+    let after = anonymous_page(&mut guest);
+    let view = view(&guest, &facts);
+    let task = |pid| view.process(pid).expect("listed");
+    let has = |pid, gva| view.vma_of(&task(pid), gva).expect("readable").is_some();
+    assert_eq!(view.current().expect("the child"), task(child));
+    assert_ne!(task(parent).at, task(child).at);
+    assert_ne!(task(parent).mm, task(child).mm);
+    assert_ne!(task(parent).pgd, task(child).pgd);
+    // Inherited by the child, but not given back to the parent.
+    assert!(has(parent, before) && has(child, before));
+    assert!(!has(parent, after) && has(child, after));
+    let error = view.process(i32::MAX).expect_err("no such process");
+    assert!(error.to_string().contains("no process"), "{error}");
+}
+
+#[test]
+fn the_direct_map_is_linear() {
+    let guest = guest();
+    let facts = kernel_facts();
+    let view = view(&guest, &facts);
+    let ram = 128_u64 << 20;
+    let every_mib = (1..128).map(|mib| mib << 20);
+    for gpa in every_mib.chain([ram - PAGE_SIZE, ram - 1]).map(Gpa::new) {
+        let gva = view.direct_map(gpa).expect("an address");
+        let walked = view.walk(gva).expect("mapped");
+        assert_eq!(walked.address, gpa);
+        assert!(!walked.access.user, "{gva}");
+        assert_eq!(view.direct_map_gpa(gva), Some(gpa));
+    }
+    // What is no RAM is not there, the device's windows above all.
+    for window in guest.vm().windows() {
+        let gva = view.direct_map(window.base()).expect("an address");
+        let walked = view.walk(gva);
+        assert!(walked.is_err(), "{gva} leads to {walked:?}");
+    }
+    assert_eq!(view.direct_map_gpa(Gva::new(view.bases().vmalloc)), None);
 }
 
 #[test]

@@ -5,6 +5,7 @@
  */
 #include <linux/highmem.h>
 #include <linux/io.h>
+#include <linux/sched.h>
 #include <linux/vmalloc.h>
 
 #include "helpers.h"
@@ -56,6 +57,11 @@ void *mapwitness_vmap(struct page **pages, unsigned int npages)
 void *mapwitness_vzalloc(unsigned long len_bytes)
 {
 	return vzalloc(len_bytes);
+}
+
+pid_t mapwitness_current_tgid(void)
+{
+	return task_tgid_nr(current);
 }
 
 u32 mapwitness_readl(const void __iomem *addr)

@@ -13,6 +13,7 @@ void *mapwitness_kmap_local(const struct page *page);
 void mapwitness_kunmap_local(const void *addr);
 void *mapwitness_vmap(struct page **pages, unsigned int npages);
 void *mapwitness_vzalloc(unsigned long len_bytes);
+pid_t mapwitness_current_tgid(void);
 u32 mapwitness_readl(const void __iomem *addr);
 void mapwitness_writel(u32 value, void __iomem *addr);
 void mapwitness_writeq(u64 value, void __iomem *addr);

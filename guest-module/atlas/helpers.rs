@@ -43,6 +43,9 @@ extern "C" {
     /// Undoes `vmap()`.
     pub(super) fn vunmap(addr: *const ffi::c_void);
 
+    /// `task_tgid_nr(current)`.
+    pub(super) fn mapwitness_current_tgid() -> bindings::pid_t;
+
     /// `readl()`.
     pub(super) fn mapwitness_readl(addr: *const ffi::c_void) -> u32;
 

@@ -93,7 +93,8 @@ impl Atlas {
             vmalloc: self.vmalloc.address() as u64,
             ioremap: self.window.address() as u64,
             ioremap_physical: self.window_start,
-            pid: kernel::current!().tgid() as u64,
+            // SAFETY: Has no requirements.
+            pid: unsafe { helpers::mapwitness_current_tgid() } as u64,
             vmalloc_pages: self.vmalloc.pages().map(|page| page as u64),
         };
 

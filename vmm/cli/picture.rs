@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use harness::Verdict;
-use harness::atlas::{AtlasReport, Claim, Frame, Name};
+use harness::atlas::{AtlasReport, Below, Claim, Frame, Name};
 
 /// Columns of the names at each side, and inside the frame's box.
 const SIDE: usize = 24;
@@ -100,7 +100,21 @@ fn write_frame(text: &mut String, frame: &Frame) -> fmt::Result {
             writeln!(text, "{}", row.trim_end())?;
         }
     }
-    writeln!(text, "{:SIDE$}     └{edge}┘", "")
+    writeln!(text, "{:SIDE$}     └{edge}┘", "")?;
+    let Below {
+        hva,
+        host_frame,
+        second_level,
+        agrees,
+    } = &frame.below;
+    writeln!(text, "  below it, in the host: hva {hva}")?;
+    match agrees {
+        Some(true) => writeln!(text, "  {host_frame}, by pagemap and by the second level"),
+        _ => writeln!(
+            text,
+            "  pagemap: {host_frame}\n  second level: {second_level}"
+        ),
+    }
 }
 
 /// Lines of a name.
@@ -139,6 +153,12 @@ mod tests {
             what: "a page",
             gpa: Gpa::new(0x2e4f000),
             names,
+            below: Below {
+                hva: "0x7f0000000000".into(),
+                host_frame: "host frame 0x12345".into(),
+                second_level: "host frame 0x12345".into(),
+                agrees: Some(agrees),
+            },
         };
         AtlasReport {
             verdict: Verdict::of(agrees),
@@ -197,7 +217,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.ends_with("FAIL: 3 addresses and 0 statements, 1 wrong\n"),
+            text.ends_with("FAIL: 3 addresses and 0 statements, 3 wrong\n"),
             "{text}"
         );
     }

@@ -3,6 +3,7 @@
 use addr::{Gpa, Gva};
 use serde::{Serialize, Serializer};
 
+use super::below::Below;
 use crate::report::{GuestReport, HostReport, Verdict};
 
 /// One name of a frame.
@@ -65,6 +66,8 @@ pub struct Frame {
     pub gpa: Gpa,
     /// Its names.
     pub names: Vec<Name>,
+    /// What is under it in the host.
+    pub below: Below,
 }
 
 /// A page of the vmalloc area.
@@ -106,7 +109,23 @@ impl Chart {
             } = name;
             format!("{kind} ({by}) {address:#x}: expected {expected}, found {found}")
         });
-        names.chain(disagreements(&self.claims)).collect()
+        let below = frames
+            .into_iter()
+            .filter(|frame| frame.below.agrees == Some(false));
+        let below = below.map(|frame| {
+            let Below {
+                hva,
+                host_frame,
+                second_level,
+                ..
+            } = &frame.below;
+            let gpa = frame.gpa;
+            format!("{gpa}, {hva} in the host: {host_frame} by pagemap, {second_level} by the second level")
+        });
+        names
+            .chain(below)
+            .chain(disagreements(&self.claims))
+            .collect()
     }
 }
 

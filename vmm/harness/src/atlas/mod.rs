@@ -5,14 +5,18 @@
 //! mapping among them. Where the frame is, is the device's truth: the bus address in its
 //! DMA engine, at which data arrive.
 
+mod below;
 mod chart;
+mod claims;
+mod copies;
 mod look;
 
 use addr::{Gfn, Gpa, Gva, PAGE_SIZE};
 use guest_kernel::KernelFacts;
-use wire::atlas::{ATLAS_PATH, COPY, DmaCopy, PUBLISH, Published, RING_VALUE};
-use wire::{Fd, OpenMode, Prot, Reply, Request, Sharing, Value, regs};
+use wire::atlas::{ATLAS_PATH, PUBLISH, Published, RING_VALUE};
+use wire::{Fd, OpenMode, Prot, Reply, Request, Sharing, Value};
 
+pub use below::Below;
 pub use chart::{AtlasReport, Chart, Claim, Frame, Name, ScatteredPage};
 
 use crate::check::guest_report;
@@ -133,7 +137,7 @@ impl Session {
     ) -> Result<Chart, HarnessError> {
         let bus = Gpa::new(guest.vm().dma_registers().bus_address);
         let view = guest.kernel(facts)?;
-        look::chart(self, &view, window(guest)?, bus, published)
+        look::chart(self, guest, &view, window(guest)?, bus, published)
     }
 
     /// Lets the driver go on to the end of its ioctl.
@@ -183,84 +187,6 @@ impl Session {
         ])
     }
 
-    /// Lets the device copy both ways, held against the frame to which the guest's
-    /// tables lead; then sends it astray.
-    fn copies(
-        &self,
-        guest: &mut Guest,
-        facts: &KernelFacts,
-        published: &Published,
-    ) -> Result<Vec<Claim>, HarnessError> {
-        let mut claims = Vec::new();
-        let to_ram = DmaCopy {
-            command: regs::DMA_COMMAND_TO_RAM,
-            window: 0,
-            page: 0,
-            len_bytes: 4096,
-            bus_offset: 0,
-            status: 0,
-        };
-        claims.push(status(
-            "copy to RAM",
-            regs::DMA_STATUS_DONE,
-            self.copy(guest, to_ram)?,
-        ));
-        claims.push(same_bytes(
-            "bus == physical: the device's page arrives where the coherent address leads",
-            &device_page(guest)?,
-            &at(guest, facts, Gva::new(published.coherent))?,
-        ));
-
-        let stored: Vec<u64> = (1..=8).map(|n| 0x5eed_0000_0000_0000 | n).collect();
-        needed(
-            || "store to the atlas".into(),
-            guest.store(self.user, 8, stored.clone())?,
-        )?;
-        let from_ram = DmaCopy {
-            command: regs::DMA_COMMAND_FROM_RAM,
-            len_bytes: 64,
-            ..to_ram
-        };
-        claims.push(status(
-            "copy from RAM",
-            regs::DMA_STATUS_DONE,
-            self.copy(guest, from_ram)?,
-        ));
-        let bytes: Vec<u8> = stored.into_iter().flat_map(u64::to_le_bytes).collect();
-        claims.push(same_bytes(
-            "what user space stored arrives in the device's page",
-            &bytes,
-            device_page(guest)?.get(..bytes.len()).unwrap_or_default(),
-        ));
-        restore(guest);
-
-        // Past all RAM, and a wrapping one.
-        for bus_offset in [monitor::MESSAGE_AREA.raw(), u64::MAX - published.bus] {
-            let astray = DmaCopy {
-                bus_offset,
-                ..to_ram
-            };
-            let refused = self.copy(guest, astray)?;
-            let what = format!(
-                "copy to bus address {:#x}",
-                published.bus.wrapping_add(bus_offset)
-            );
-            claims.push(status(&what, regs::DMA_STATUS_NOT_RAM, refused));
-        }
-        Ok(claims)
-    }
-
-    /// Lets the device copy; gives its status.
-    ///
-    /// # Errors
-    /// As [`Guest::request`].
-    pub fn copy(&self, guest: &mut Guest, copy: DmaCopy) -> Result<u32, HarnessError> {
-        let argument = copy.to_words().into_iter().flat_map(u64::to_le_bytes);
-        let answer = guest.ioctl(self.fd, COPY, argument.collect())?;
-        let answer = needed(|| "the atlas's copy".into(), answer)?;
-        Ok(DmaCopy::from_words(words(&answer)).status)
-    }
-
     /// Takes the mappings away; the page stays the driver's.
     fn unmap(
         &self,
@@ -273,7 +199,7 @@ impl Session {
         }
         let view = guest.kernel(facts)?;
         let page = view.page_of(Gfn::containing(Gpa::new(published.bus)))?;
-        let mut claims = look::page_claims(page.as_ref(), 0);
+        let mut claims = claims::page(page.as_ref(), 0);
         let area = view.vma_at(self.user)?;
         claims.push(Claim::new(
             "vm_area_struct afterwards",
@@ -294,49 +220,6 @@ fn window(guest: &Guest) -> Result<Gpa, HarnessError> {
     let window = guest.vm().windows().get(WINDOW);
     let none = || monitor::VmError::Config("the device has no window".into());
     Ok(window.ok_or_else(none)?.base())
-}
-
-/// The first page of the window, through the host's own mapping.
-fn device_page(guest: &Guest) -> Result<Vec<u8>, HarnessError> {
-    let window = guest.vm().windows().get(WINDOW);
-    let page = window.and_then(|window| window.read(0, 0, 4096));
-    let none = || monitor::VmError::Config("the device has no window".into());
-    Ok(page.ok_or_else(none)?)
-}
-
-/// The device's pages are stamped again as they were.
-fn restore(guest: &Guest) {
-    if let Some(window) = guest.vm().windows().get(WINDOW) {
-        guest.stamps().fill(WINDOW, window);
-    }
-}
-
-/// The page of RAM to which the guest's tables lead from there.
-fn at(guest: &Guest, facts: &KernelFacts, gva: Gva) -> Result<Vec<u8>, HarnessError> {
-    let mut bytes = vec![0; 4096];
-    guest.kernel(facts)?.read(gva, &mut bytes)?;
-    Ok(bytes)
-}
-
-/// Bytes that must have arrived.
-fn same_bytes(what: &str, expected: &[u8], found: &[u8]) -> Claim {
-    let same = format!("the same {} bytes", expected.len());
-    let differs = expected.iter().zip(found).position(|(a, b)| a != b);
-    let text = match differs {
-        _ if expected.len() != found.len() => format!("{} bytes", found.len()),
-        None => same.clone(),
-        Some(at) => format!("others from byte {at:#x} on"),
-    };
-    Claim::new(what, same, text)
-}
-
-fn status(what: &str, expected: u32, found: u32) -> Claim {
-    let name = |status| match status {
-        regs::DMA_STATUS_DONE => "done".to_owned(),
-        regs::DMA_STATUS_NOT_RAM => "refused: not RAM".to_owned(),
-        other => format!("status {other}"),
-    };
-    Claim::new(what, name(expected), name(found))
 }
 
 fn unexpected(request: &str, reply: Reply) -> HarnessError {
