@@ -21,20 +21,52 @@ pub struct Strategy {
     pub present: When,
 }
 
+impl Strategy {
+    const fn at_mmap(name: &'static str) -> Self {
+        Self {
+            name,
+            present: When::AtMmap,
+        }
+    }
+
+    const fn on_touch(name: &'static str) -> Self {
+        Self {
+            name,
+            present: When::OnTouch,
+        }
+    }
+
+    const fn huge(name: &'static str) -> Self {
+        Self {
+            name,
+            present: When::OnTouchHuge,
+        }
+    }
+}
+
 /// Everything at mmap time (`io_remap_pfn_range`).
-pub const EAGER: Strategy = Strategy {
-    name: "eager",
-    present: When::AtMmap,
-};
-
+pub const EAGER: Strategy = Strategy::at_mmap("eager");
 /// Each page at its first touch (`vm_ops->fault`, `vmf_insert_pfn`).
-pub const LAZY: Strategy = Strategy {
-    name: "lazy",
-    present: When::OnTouch,
-};
+pub const LAZY: Strategy = Strategy::on_touch("lazy");
+/// 2 MiB at the first touch where they fit (`vm_ops->huge_fault`).
+pub const HUGE: Strategy = Strategy::huge("huge");
 
-/// Every strategy, in the order in which they are checked.
-pub const STRATEGIES: [Strategy; 2] = [EAGER, LAZY];
+/// Every strategy that is checked, in this order. Those through the `mmap_prepare`
+/// hook have its name before that of the same through the `mmap` hook.
+pub const STRATEGIES: [Strategy; 12] = [
+    EAGER,
+    Strategy::at_mmap("remap"),
+    Strategy::at_mmap("iomap"),
+    LAZY,
+    Strategy::on_touch("prot"),
+    HUGE,
+    Strategy::at_mmap("prepare-eager"),
+    Strategy::at_mmap("prepare-remap"),
+    Strategy::at_mmap("prepare-iomap"),
+    Strategy::on_touch("prepare-lazy"),
+    Strategy::on_touch("prepare-prot"),
+    Strategy::huge("prepare-huge"),
+];
 
 impl Strategy {
     /// The device file that offers the window of this index.
