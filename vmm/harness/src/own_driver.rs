@@ -10,7 +10,7 @@ use contract::{
 };
 use monitor::HPET_NAME;
 use walk::MemoryType;
-use witness::Plan;
+use witness::{Plan, WindowPlan};
 
 /// A way in which the driver offers each of its windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +74,15 @@ impl Strategy {
         format!("/dev/mapwitness-{}{window}", self.name)
     }
 
+    /// When pages of a window are there: one without 2 MiB has none at once.
+    const fn present_in(self, window: &WindowPlan) -> When {
+        const HUGE_NPAGES: u64 = 512;
+        match self.present {
+            When::OnTouchHuge if window.npages < HUGE_NPAGES => When::OnTouch,
+            present => present,
+        }
+    }
+
     /// The file that offers window `index` of the device by this strategy; `None`
     /// when there is no such window.
     ///
@@ -102,7 +111,7 @@ impl Strategy {
                     Access::READ_WRITE
                 },
                 memory_type: MemoryType::UncachedMinus,
-                present: self.present,
+                present: self.present_in(window),
             }],
             refusals: refusals(window.read_only),
             copy_on_write: false,
