@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::{boot, chain, config, window};
 use contract::{Access, Backing, Condition, Errno, FileContract, Fork, Offset, Refusal, When};
-use harness::own_driver::{EAGER, LAZY};
+use harness::own_driver::{EAGER, LAZY, STRATEGIES};
 use harness::report::HostReport;
 use harness::{CheckOptions, Driver, Guest, Report, Strategy, Verdict, check};
 use walk::MemoryType;
@@ -57,8 +57,9 @@ fn wrong(report: &Report) -> Vec<&str> {
 #[test]
 fn what_is_true_of_the_driver_passes() {
     let mut guest = boot(&config("good"));
-    for strategy in [EAGER, LAZY] {
-        for name in ["odd", "readonly"] {
+    for strategy in STRATEGIES {
+        for name in ["odd", "readonly", "large"] {
+            println!("{} {name}", strategy.name);
             let report = report(&mut guest, strategy, name, |_| ());
             assert_eq!(report.verdict, Verdict::Pass, "{:?}", wrong(&report));
             assert!(report.pages_checked > 13 && report.absences_checked > 0);

@@ -44,6 +44,12 @@ fn write_report(text: &mut String, report: &Report, colour: bool) -> std::fmt::R
     write_leaves(text, report)?;
     write_refusals(text, &report.refusals)?;
     write_promises(text, &report.promises)?;
+    if !report.operations_tried {
+        writeln!(
+            text,
+            "sequences of operations were not tried: something simpler is wrong"
+        )?;
+    }
     for line in &report.kernel_complaints {
         writeln!(text, "FAIL the guest kernel complains: {line}")?;
     }

@@ -83,6 +83,9 @@ pub enum When {
     AtMmap,
     /// Each from the first access to it on, and none before.
     OnTouch,
+    /// As `OnTouch`, but with the whole 2 MiB around it where these are aligned to
+    /// 2 MiB both in the process and in the device, and all in the mapping.
+    OnTouchHuge,
 }
 
 /// What a forked child has of its parent's mapping.

@@ -135,7 +135,7 @@ pub(crate) fn look_at_granted(
             let _ = guest.load(gva, PAGE_SIZE, 1)?;
         }
     }
-    let judged = guest.witness(&seen, &seen.after_touch(&touched))?;
+    let judged = guest.witness(&seen, &seen.after_touch(guest.plan(), &touched))?;
     Ok(judged.mismatch)
 }
 

@@ -151,7 +151,7 @@ fn one_page_touched(guest: &mut Guest, mapping: &Mapping) -> Result<Judged, Harn
         // A load that faults leaves the page absent, which the walk then finds.
         let _ = guest.load(gva, PAGE_SIZE, 1)?;
     }
-    let only = mapping.after_touch(&BTreeSet::from([middle]));
+    let only = mapping.after_touch(guest.plan(), &BTreeSet::from([middle]));
     guest.witness(mapping, &only)
 }
 

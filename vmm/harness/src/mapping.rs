@@ -1,10 +1,11 @@
 //! Mappings under test, and what their contract says of each page.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use addr::{Gva, PAGE_SIZE};
-use contract::{Backing, FileContract, RangeContract, When};
+use contract::{Backing, FileContract, RangeContract, Shown, When};
 use wire::{Fd, Prot, Sharing};
 use witness::{Access, DevicePage, Expected, Plan};
 
@@ -135,6 +136,9 @@ impl MappingSpec {
     }
 }
 
+/// Pages of an entry of 2 MiB.
+const HUGE_NPAGES: u64 = 512;
+
 /// A mapping that the guest was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
@@ -149,9 +153,33 @@ pub struct Mapping {
 impl Mapping {
     /// What is mapped after `touched` were accessed, counted from the mapping's start,
     /// and no other page.
-    pub fn after_touch(&self, touched: &BTreeSet<u64>) -> Presence {
-        let at_mmap = self.spec.at_mmap();
-        Presence::Only(at_mmap.union(touched).copied().collect())
+    pub fn after_touch(&self, plan: &Plan, touched: &BTreeSet<u64>) -> Presence {
+        let mut there = self.spec.at_mmap();
+        for page in touched {
+            there.extend(self.brought_in(plan, *page));
+        }
+        Presence::Only(there)
+    }
+
+    /// Pages that an access to `page` brings in, where none was before.
+    fn brought_in(&self, plan: &Plan, page: u64) -> Range<u64> {
+        let shown = self.spec.file.shown(self.spec.first_page, page);
+        let huge = shown.filter(|shown| shown.range.present == When::OnTouchHuge);
+        let stretch = huge.and_then(|shown| self.huge_stretch(plan, shown, page));
+        stretch.unwrap_or(page..page.saturating_add(1))
+    }
+
+    /// The 2 MiB around `page`, which `shown` says what it is, if they can be one
+    /// entry of the guest's tables.
+    fn huge_stretch(&self, plan: &Plan, shown: Shown<'_>, page: u64) -> Option<Range<u64>> {
+        let before = (self.page_gva(page)?.raw() / PAGE_SIZE) % HUGE_NPAGES;
+        let first = page.checked_sub(before)?;
+        let end = first.checked_add(HUGE_NPAGES)?;
+        let first_of_range = shown.page.checked_sub(before)?;
+        let whole = end <= self.spec.npages
+            && first_of_range.checked_add(HUGE_NPAGES)? <= shown.range.npages;
+        let gpa = plan.gpa(self.spec.device_page(plan, first)?)?;
+        (whole && gpa.raw().is_multiple_of(HUGE_NPAGES * PAGE_SIZE)).then_some(first..end)
     }
 
     /// First byte of page `page`; `None` past the end of the address space.
@@ -183,7 +211,7 @@ mod tests {
     use witness::WindowPlan;
 
     use super::*;
-    use crate::own_driver::LAZY;
+    use crate::own_driver::{HUGE, LAZY};
 
     fn plan() -> Plan {
         let window = |name: &str, base, npages| WindowPlan {
@@ -238,6 +266,44 @@ mod tests {
         let contract = past.contract(&plan(), &Presence::All);
         assert!(matches!(contract[0], Expected::Present { .. }));
         assert_eq!(contract[1], Expected::Absent);
+    }
+
+    /// Which pages of a mapping at `gva` come in when `page` is touched.
+    fn touched(gva: u64, first_page: u64, npages: u64, page: u64) -> Presence {
+        let plan = Plan {
+            windows: vec![WindowPlan {
+                name: "large".into(),
+                base: Gpa::new(0xd120_0000),
+                npages: 1024,
+                read_only: false,
+            }],
+        };
+        let file = HUGE.file(&plan, 0).expect("a window");
+        let mapping = Mapping {
+            id: 1,
+            spec: MappingSpec {
+                file: Arc::new(file),
+                first_page,
+                npages,
+                prot: Prot::READ,
+                sharing: Sharing::Shared,
+            },
+            gva: Gva::new(gva),
+        };
+        mapping.after_touch(&plan, &BTreeSet::from([page]))
+    }
+
+    #[test]
+    fn two_mib_come_in_where_they_fit_and_one_page_where_not() {
+        let only = |pages: Range<u64>| Presence::Only(pages.collect());
+        assert_eq!(touched(0x20_0000, 0, 1024, 700), only(512..1024));
+        // Page 512 of the window is page 62 of the mapping.
+        let unaligned = 0x20_0000 + 450 * PAGE_SIZE;
+        assert_eq!(touched(unaligned, 450, 574, 61), only(61..62));
+        assert_eq!(touched(unaligned, 450, 574, 62), only(62..574));
+        // Neither where the two are aligned differently nor where the end is cut off.
+        assert_eq!(touched(0x20_1000, 0, 1024, 700), only(700..701));
+        assert_eq!(touched(0x20_0000, 0, 1023, 700), only(700..701));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use contract::{
 };
 use monitor::HPET_NAME;
 use walk::MemoryType;
-use witness::Plan;
+use witness::{Plan, WindowPlan};
 
 /// A way in which the driver offers each of its windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,25 +21,66 @@ pub struct Strategy {
     pub present: When,
 }
 
+impl Strategy {
+    const fn at_mmap(name: &'static str) -> Self {
+        Self {
+            name,
+            present: When::AtMmap,
+        }
+    }
+
+    const fn on_touch(name: &'static str) -> Self {
+        Self {
+            name,
+            present: When::OnTouch,
+        }
+    }
+
+    const fn huge(name: &'static str) -> Self {
+        Self {
+            name,
+            present: When::OnTouchHuge,
+        }
+    }
+}
+
 /// Everything at mmap time (`io_remap_pfn_range`).
-pub const EAGER: Strategy = Strategy {
-    name: "eager",
-    present: When::AtMmap,
-};
-
+pub const EAGER: Strategy = Strategy::at_mmap("eager");
 /// Each page at its first touch (`vm_ops->fault`, `vmf_insert_pfn`).
-pub const LAZY: Strategy = Strategy {
-    name: "lazy",
-    present: When::OnTouch,
-};
+pub const LAZY: Strategy = Strategy::on_touch("lazy");
+/// 2 MiB at the first touch where they fit (`vm_ops->huge_fault`).
+pub const HUGE: Strategy = Strategy::huge("huge");
 
-/// Every strategy, in the order in which they are checked.
-pub const STRATEGIES: [Strategy; 2] = [EAGER, LAZY];
+/// Every strategy that is checked, in this order. Those through the `mmap_prepare`
+/// hook have its name before that of the same through the `mmap` hook.
+pub const STRATEGIES: [Strategy; 12] = [
+    EAGER,
+    Strategy::at_mmap("remap"),
+    Strategy::at_mmap("iomap"),
+    LAZY,
+    Strategy::on_touch("prot"),
+    HUGE,
+    Strategy::at_mmap("prepare-eager"),
+    Strategy::at_mmap("prepare-remap"),
+    Strategy::at_mmap("prepare-iomap"),
+    Strategy::on_touch("prepare-lazy"),
+    Strategy::on_touch("prepare-prot"),
+    Strategy::huge("prepare-huge"),
+];
 
 impl Strategy {
     /// The device file that offers the window of this index.
     pub fn path(self, window: usize) -> String {
         format!("/dev/mapwitness-{}{window}", self.name)
+    }
+
+    /// When pages of a window are there: one without 2 MiB has none at once.
+    const fn present_in(self, window: &WindowPlan) -> When {
+        const HUGE_NPAGES: u64 = 512;
+        match self.present {
+            When::OnTouchHuge if window.npages < HUGE_NPAGES => When::OnTouch,
+            present => present,
+        }
     }
 
     /// The file that offers window `index` of the device by this strategy; `None`
@@ -70,7 +111,7 @@ impl Strategy {
                     Access::READ_WRITE
                 },
                 memory_type: MemoryType::UncachedMinus,
-                present: self.present,
+                present: self.present_in(window),
             }],
             refusals: refusals(window.read_only),
             copy_on_write: false,

@@ -183,6 +183,9 @@ pub struct Report {
     pub refusals: Vec<RefusalReport>,
     /// Everything that the contract says of mappings' later life.
     pub promises: Vec<PromiseReport>,
+    /// Whether mappings also went through what processes do to them: it is left out when
+    /// something simpler is wrong.
+    pub operations_tried: bool,
     /// Lines by which the guest kernel complained about itself.
     pub kernel_complaints: Vec<String>,
 }

@@ -418,7 +418,7 @@ fn name_of(file: &File) -> &str {
 
 /// How a file maps, in a word.
 fn strategy(ranges: &[RangeContract]) -> &'static str {
-    let lazy = |range: &RangeContract| range.present == When::OnTouch;
+    let lazy = |range: &RangeContract| range.present != When::AtMmap;
     match (ranges.iter().any(lazy), ranges.iter().all(lazy)) {
         (false, _) => "at-mmap",
         (true, true) => "on-touch",

@@ -242,7 +242,7 @@ impl Space {
             return Touch::Denied;
         };
         let shown = pages.file.shown(pages.first_page, page);
-        let is_given = shown.is_some_and(|shown| shown.range.present == When::OnTouch);
+        let is_given = shown.is_some_and(|shown| shown.range.present != When::AtMmap);
         *entry |= is_given;
         if *entry {
             Touch::Page(page)
