@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -30,6 +30,8 @@ const MODEL_SPECIFIC: &str = "0x1a0 0 00000000 00000001 00000000 00000000 000000
 /// The files of one machine. None has a name.
 pub struct Files {
     settings: File,
+    /// Commands for the debugger.
+    script: Option<File>,
     /// Kept for the path by which Bochs opens them.
     read: Vec<File>,
     console: File,
@@ -44,7 +46,14 @@ impl Files {
     ///
     /// # Errors
     /// When there is no memory for them.
-    pub fn new(parts: &Parts, root: &[Entry], init: &Path) -> io::Result<Self> {
+    pub fn new(
+        parts: &Parts,
+        root: &[Entry],
+        init: &Path,
+        debugger: Option<&Path>,
+    ) -> io::Result<Self> {
+        let script = debugger.map(std::fs::read).transpose()?;
+        let script = script.map(|script| filled(&script)).transpose()?;
         let mut image = unnamed()?;
         let line = command_line(init)?;
         let parameters = memory::write(&mut image, &parts.kernel, &line, root)?;
@@ -53,7 +62,7 @@ impl Files {
         let specific = filled(MODEL_SPECIFIC.as_bytes())?;
         let (console, log) = (unnamed()?, unnamed()?);
         let (output, printed) = io::pipe()?;
-        let settings = [
+        let mut settings = vec![
             "display_library: nogui".to_owned(),
             format!("megs: {}", memory::LEN_MIB),
             format!(
@@ -85,7 +94,12 @@ impl Files {
             "panic: action=fatal".to_owned(),
             format!("log: {}", path_of(&log)),
         ];
+        if script.is_some() {
+            // `xchg bx, bx` stops the machine.
+            settings.push("magic_break: enabled=1".to_owned());
+        }
         Ok(Self {
+            script,
             settings: filled((settings.join("\n") + "\n").as_bytes())?,
             read: vec![image, rom, video, specific],
             console,
@@ -98,7 +112,7 @@ impl Files {
     /// What Bochs inherits.
     fn inherited(&self) -> Vec<RawFd> {
         let files = [&self.settings, &self.console, &self.log];
-        let all = self.read.iter().chain(files);
+        let all = self.read.iter().chain(files).chain(&self.script);
         all.map(AsRawFd::as_raw_fd)
             .chain([self.printed.as_raw_fd()])
             .collect()
@@ -165,6 +179,13 @@ impl Machine {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
+        if let Some(script) = &files.script {
+            // The standard output is the carried program's.
+            let to = io::stderr().as_fd().try_clone_to_owned()?;
+            command
+                .args(["-debugger", "-rc", &path_of(script)])
+                .stdout(to);
+        }
         let prepare = move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;
             for number in &inherited {
