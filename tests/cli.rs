@@ -107,7 +107,9 @@ fn the_good_driver_passes_with_every_page_of_every_window() {
     );
     let deep = &report["host"]["second_level_levels"];
     assert!(*deep == 4 || *deep == 5, "{}", report["host"]);
-    assert!(["kvm", "soft-npt"].contains(&report["host"]["kind"].as_str().expect("a kind")));
+    assert!(
+        ["kvm", "soft-npt", "soft-ept"].contains(&report["host"]["kind"].as_str().expect("a kind"))
+    );
 }
 
 #[test]

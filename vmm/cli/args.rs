@@ -16,6 +16,9 @@ Exit status: 0 everything is as it must be; 1 something is not; 2 it could not b
 
 Environment:
   MAPWITNESS_HOST    host to run on: kvm, soft-npt, soft-ept or auto (the default)
+  MAPWITNESS_EPT_CPU CPU of soft-ept: haswell (the default) or sandy-bridge, whose EPT has no
+                     accessed and dirty bits
+  MAPWITNESS_BOCHS_SRC  source archive of Bochs, to build soft-ept's without a network
   MAPWITNESS_CACHE   cache folder instead of mapwitness in the user's cache folder
   MAPWITNESS_SOURCE  source tree of mapwitness, when it has moved since the build"
 )]

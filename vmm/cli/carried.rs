@@ -46,6 +46,7 @@ pub fn carry(errand: Errand, progress: &Progress) -> anyhow::Result<i32> {
         consent: images::consent(errand.yes),
         writable: Vec::new(),
         files,
+        debugger: None,
         environment,
         reruns: 1,
     };

@@ -36,6 +36,8 @@ const NOT_RUN: i32 = 2;
 ///
 /// - `host-run [--for-parent] -- PROGRAM ARGUMENTS...` runs a program on the chosen
 ///   host; with `--for-parent` a software host is kept for the calling process.
+/// - `host-run --debugger SCRIPT -- PROGRAM ARGUMENTS...` has the emulator's debugger
+///   carry out a script meanwhile, in soft-ept.
 /// - `host-keep RUN_DIR` is a keeper.
 /// - `host-init` is process 1 of soft-npt, `host-init-packed` that of soft-ept.
 pub fn hidden_command(arguments: &[OsString], prepare: Prepare<'_>) -> Option<i32> {
@@ -45,16 +47,26 @@ pub fn hidden_command(arguments: &[OsString], prepare: Prepare<'_>) -> Option<i3
         (init::PACKED_COMMAND, []) => Some(init::main(World::Packed)),
         ("host-keep", [run_dir]) => Some(keeper::main(Path::new(run_dir))),
         ("host-run", [parent, dashes, argv @ ..]) if parent == "--for-parent" && dashes == "--" => {
-            Some(host_run(argv, Owner::Parent, prepare))
+            Some(host_run(argv, Owner::Parent, None, prepare))
+        }
+        ("host-run", [debugger, script, dashes, argv @ ..])
+            if debugger == "--debugger" && dashes == "--" =>
+        {
+            Some(host_run(argv, Owner::Current, Some(script.into()), prepare))
         }
         ("host-run", [dashes, argv @ ..]) if dashes == "--" => {
-            Some(host_run(argv, Owner::Current, prepare))
+            Some(host_run(argv, Owner::Current, None, prepare))
         }
         _ => None,
     }
 }
 
-fn host_run(argv: &[OsString], owner: Owner, prepare: Prepare<'_>) -> i32 {
+fn host_run(
+    argv: &[OsString],
+    owner: Owner,
+    debugger: Option<PathBuf>,
+    prepare: Prepare<'_>,
+) -> i32 {
     let progress = Progress::stderr();
     let ran = prepare(&progress).and_then(|prepared| {
         let options = Options {
@@ -64,6 +76,7 @@ fn host_run(argv: &[OsString], owner: Owner, prepare: Prepare<'_>) -> i32 {
             writable: Vec::new(),
             environment: prepared.environment,
             files: prepared.files,
+            debugger,
             reruns: RERUNS,
         };
         Ok(run(argv, &options, &progress)?)

@@ -12,6 +12,7 @@ use crate::kernel;
 use crate::needs::{QEMU, find_program};
 use crate::probe::{Probe, SecondLevel, probe};
 use crate::select::{Choice, choose, pagemap_shows_frames};
+use crate::soft_ept;
 use crate::virtiofsd;
 
 /// A program that is installed.
@@ -47,6 +48,8 @@ pub struct Doctor {
     pub virtiofsd: Option<Installed>,
     /// Package and version of the software host's kernel, when it was fetched.
     pub kernel: Option<String>,
+    /// The emulator of soft-ept, when it was built.
+    pub bochs: Option<PathBuf>,
     /// The host that a check would run on, or why there is none.
     pub choice: Result<Choice, String>,
 }
@@ -78,6 +81,7 @@ pub fn examine() -> Doctor {
         version: virtiofsd::version(&path).unwrap_or_default(),
         path,
     });
+    let bochs = cache.as_ref().and_then(soft_ept::bochs_in_cache);
     Doctor {
         probe: probe(),
         cpu: cpu(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
@@ -87,6 +91,7 @@ pub fn examine() -> Doctor {
         kernel: cache
             .and_then(|cache| kernel::cached(&cache))
             .map(|kernel| kernel.origin),
+        bochs,
         choice: choose(None).map_err(|error| error.to_string()),
     }
 }
@@ -140,8 +145,25 @@ impl Doctor {
                 .is_none()
                 .then(|| "it is fetched when a check first needs it (network)".into()),
         });
+        findings.push(self.bochs());
         findings.push(self.chosen());
         findings
+    }
+
+    fn bochs(&self) -> Finding {
+        Finding {
+            subject: "Bochs, for EPT without hardware",
+            good: self.bochs.is_some(),
+            found: self.bochs.as_ref().map_or_else(
+                || "not built yet".to_owned(),
+                |program| format!("built ({})", program.display()),
+            ),
+            help: self.bochs.is_none().then(|| {
+                "it is built when --host soft-ept is first asked for (network, some minutes); \
+                 nothing else needs it"
+                    .to_owned()
+            }),
+        }
     }
 
     fn kvm(&self) -> Finding {
@@ -187,7 +209,7 @@ impl Doctor {
             ),
             Probe::Usable { second_level, .. } => (second_level.to_string(), None),
             _ => (
-                "none here; npt in the software host".to_owned(),
+                "none here; npt or ept in a software host".to_owned(),
                 Some("as for KVM".to_owned()),
             ),
         };
@@ -279,6 +301,7 @@ mod tests {
             qemu: None,
             virtiofsd: None,
             kernel: None,
+            bochs: None,
             choice: Err("no".to_owned()),
         }
     }

@@ -16,8 +16,9 @@ use crate::emulator::{self, Emulator};
 use crate::kernel::{self, StockKernel};
 use crate::needs;
 use crate::owner::{Owner, Process};
+use crate::rundir;
 use crate::select::{Choice, HostKind, SelectError, Wish, choose};
-use crate::{rundir, soft_ept};
+use crate::soft_ept::{self, Flavour};
 
 pub(crate) use client::put_out;
 
@@ -38,6 +39,9 @@ pub struct Options {
     pub files: Vec<PathBuf>,
     /// Variables that the program gets besides this process's own.
     pub environment: Vec<(OsString, OsString)>,
+    /// Commands for the debugger of the emulator, one a line, where there is one: a
+    /// file. What it answers goes to standard error.
+    pub debugger: Option<PathBuf>,
     /// How often the program is run again from its start, on a new software host, when
     /// the one it ran on broke and left no result. A result is never asked for twice.
     pub reruns: u32,
@@ -80,6 +84,9 @@ pub enum RunError {
     /// QEMU is missing.
     #[error(transparent)]
     Emulator(#[from] emulator::Error),
+    /// A debugger was asked for where there is none.
+    #[error("the host {0} has no debugger; ask for soft-ept")]
+    NoDebugger(HostKind),
     /// Nothing to run.
     #[error("no program was given")]
     Nothing,
@@ -141,6 +148,9 @@ pub fn run(argv: &[OsString], options: &Options, progress: &Progress) -> Result<
         .process()
         .map_err(doing("look up the process to keep a host for"))?;
     let choice = choose(options.wish)?;
+    if options.debugger.is_some() && choice.kind != HostKind::SoftEpt {
+        return Err(RunError::NoDebugger(choice.kind));
+    }
     match choice.kind {
         HostKind::Kvm => {
             announce(&choice, owner);
@@ -158,7 +168,12 @@ pub fn run(argv: &[OsString], options: &Options, progress: &Progress) -> Result<
             })
         }
         HostKind::SoftEpt => {
-            let parts = soft_ept::ensure(&Cache::open()?, options.consent, progress)?;
+            let flavour = match options.debugger {
+                Some(_) => Flavour::Debugger,
+                None => Flavour::Fast,
+            };
+            let cache = Cache::open()?;
+            let parts = soft_ept::ensure(flavour, &cache, options.consent, progress)?;
             announce(&choice, owner);
             let command = command::build(argv, &options.environment, choice.kind, &[])?;
             with_reruns(options.reruns, progress, || {

@@ -38,7 +38,7 @@ use crate::needs::find_program;
 use crate::run::{Options, RunError};
 use crate::{kernel as stock, soft_ept};
 
-pub use bochs::{SOURCE_VARIABLE, cached as bochs_in_cache};
+pub use bochs::{Flavour, SOURCE_VARIABLE, cached as bochs_in_cache};
 pub use kernel::FlatKernel;
 pub use model::{MODEL_VARIABLE, Model, UnknownModel};
 
@@ -89,10 +89,15 @@ pub fn needs() -> Vec<Need> {
 ///
 /// # Errors
 /// [`RunError`], when something can neither be found nor had.
-pub fn ensure(cache: &Cache, consent: Consent, progress: &Progress) -> Result<Parts, RunError> {
+pub fn ensure(
+    flavour: Flavour,
+    cache: &Cache,
+    consent: Consent,
+    progress: &Progress,
+) -> Result<Parts, RunError> {
     packages::require(&needs(), consent, progress)?;
     let model = model::wished().map_err(Error::from)?;
-    let bochs = bochs::ensure(cache, progress).map_err(Error::from)?;
+    let bochs = bochs::ensure(flavour, cache, progress).map_err(Error::from)?;
     let stock = stock::ensure(cache, progress)?;
     let kernel = kernel::ensure(&stock, cache, progress).map_err(Error::from)?;
     Ok(Parts {
@@ -131,6 +136,7 @@ pub fn run(
         command,
     };
     let root = cargo.entries().map_err(Error::from)?;
-    let files = machine::Files::new(parts, &root, &init).map_err(soft_ept::Error::Machine)?;
+    let files = machine::Files::new(parts, &root, &init, options.debugger.as_deref())
+        .map_err(soft_ept::Error::Machine)?;
     session::run(parts, files, progress)
 }

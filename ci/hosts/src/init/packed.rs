@@ -1,32 +1,29 @@
 //! Inside a software host that runs one program out of a packed root file system.
 //!
 //! What to run stands in a file of that file system; what comes of it goes out by a
-//! port of the processor that the emulator copies to its standard output.
+//! printer, which the emulator has write to a pipe.
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::port::{Line, ProcessorPort};
+use super::port::{Line, Printer, ProcessorPort};
 use super::process::{Process, Window};
 use super::server::{prepare, say_alive};
 use crate::messages::{Command, FromHost};
 
 /// Where the task stands.
 pub const TASK_PATH: &str = "/.mapwitness/task";
-/// Said before the first message: the emulator speaks on its output, too.
-pub const PRELUDE: &[u8] = b"\n=mapwitness speaks=\n";
 /// There is one session, with this number.
 pub const SESSION: u64 = 1;
 
-/// What the emulator copies to its standard output: Bochs, iodev/unmapped.cc.
-const OUTPUT_PORT: u16 = 0xe9;
-/// The emulator ends when this port is told so, by the word.
+/// The emulator ends when this port is told so, by the word: Bochs,
+/// iodev/unmapped.cc.
 const SWITCH_PORT: u16 = 0x8900;
 const SWITCH_WORD: &[u8] = b"Shutdown";
 
@@ -41,9 +38,7 @@ pub struct Task {
 
 /// Does the task and tells of it.
 pub fn serve() -> io::Result<()> {
-    let mut port = ProcessorPort::open(OUTPUT_PORT)?;
-    port.write_all(PRELUDE)?;
-    let line = Arc::new(Line::new(port));
+    let line = Arc::new(Line::new(Printer::open()?));
     let task = read_task(Path::new(TASK_PATH));
     let prepared = task.and_then(|task| {
         let modules = task.modules.into_iter();
@@ -82,8 +77,8 @@ fn start(command: Command) -> io::Result<Process> {
 
 /// Ends the emulator. Returns when that did not work.
 pub fn switch_off() {
-    let told = ProcessorPort::open(SWITCH_PORT).and_then(|mut port| port.write_all(SWITCH_WORD));
-    if let Err(error) = told {
-        eprintln!("mapwitness: cannot end the emulator: {error}");
+    match ProcessorPort::open(SWITCH_PORT) {
+        Ok(port) => SWITCH_WORD.iter().for_each(|byte| port.put(*byte)),
+        Err(error) => eprintln!("mapwitness: cannot end the emulator: {error}"),
     }
 }

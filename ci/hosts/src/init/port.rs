@@ -1,4 +1,4 @@
-//! The line out of the software host: a virtio-serial port, or a port of the processor.
+//! The line out of the software host: a virtio-serial port, or a printer.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -30,8 +30,8 @@ fn find(class: &Path, name: &str) -> io::Result<PathBuf> {
     ))
 }
 
-/// A port of the processor, to which bytes are written one by one.
-#[derive(Debug)]
+/// A port of the processor.
+#[derive(Clone, Copy, Debug)]
 pub struct ProcessorPort {
     number: u16,
 }
@@ -39,7 +39,7 @@ pub struct ProcessorPort {
 impl ProcessorPort {
     /// The port with this number, for this thread and those that it makes later.
     ///
-    /// There is no /dev/port in a kernel for clouds.
+    /// A kernel for clouds has no /dev/port.
     pub fn open(number: u16) -> io::Result<Self> {
         // SAFETY: the call changes which ports this thread may use and no memory.
         let result = unsafe { libc::ioperm(number.into(), 1, 1) };
@@ -49,21 +49,53 @@ impl ProcessorPort {
             Err(io::Error::last_os_error())
         }
     }
-}
 
-impl Write for ProcessorPort {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // SAFETY: the instruction reads `bytes.len()` bytes from `bytes` on and writes
-        // them to a port that `open` has enabled; what listens there is the emulator,
-        // which only copies them or ends.
+    /// Writes a byte to it.
+    pub fn put(self, byte: u8) {
+        // SAFETY: the instruction touches no memory; `open` has enabled the port for
+        // this thread or its maker, and what listens there is an emulated device.
         unsafe {
             std::arch::asm!(
-                "rep outsb",
+                "out dx, al",
                 in("dx") self.number,
-                inout("rsi") bytes.as_ptr() => _,
-                inout("rcx") bytes.len() => _,
-                options(nostack, preserves_flags, readonly),
+                in("al") byte,
+                options(nomem, nostack, preserves_flags),
             );
+        }
+    }
+}
+
+/// A printer at the first parallel port (IEEE 1284, compatibility mode), which takes
+/// each byte at once: an emulated one.
+#[derive(Debug)]
+pub struct Printer {
+    data: ProcessorPort,
+    control: ProcessorPort,
+}
+
+impl Printer {
+    const DATA: u16 = 0x378;
+    const CONTROL: u16 = 0x37a;
+    const STROBE: u8 = 1 << 0;
+    const SELECT: u8 = 1 << 3;
+
+    /// Selects it.
+    pub fn open() -> io::Result<Self> {
+        let control = ProcessorPort::open(Self::CONTROL)?;
+        control.put(Self::SELECT);
+        Ok(Self {
+            data: ProcessorPort::open(Self::DATA)?,
+            control,
+        })
+    }
+}
+
+impl Write for Printer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for byte in bytes {
+            self.data.put(*byte);
+            self.control.put(Self::SELECT | Self::STROBE);
+            self.control.put(Self::SELECT);
         }
         Ok(bytes.len())
     }

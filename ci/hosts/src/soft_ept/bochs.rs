@@ -1,5 +1,6 @@
 //! The emulator, built from source: what distributions package is built with its
-//! debugger, which makes it two to three times slower.
+//! debugger, which makes it two to three times slower. That debugger is of use, too,
+//! as a judge of what is found in page tables.
 
 use std::env;
 use std::fs;
@@ -39,6 +40,11 @@ const FAST: [&str; 3] = [
     "--enable-all-optimizations",
     "--enable-handlers-chaining",
     "--disable-debugger",
+];
+const WITH_DEBUGGER: [&str; 3] = [
+    "--enable-repeat-speedups",
+    "--enable-debugger",
+    "--disable-debugger-gui",
 ];
 const FLAGS: &str = "-O3 -g0";
 /// Files that are compiled: what progress is measured by.
@@ -81,6 +87,33 @@ fn doing(action: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Io { action, source }
 }
 
+/// What the emulator is built for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Flavour {
+    /// To be quick.
+    #[default]
+    Fast,
+    /// To stop at breakpoints and tell of the processor's state.
+    Debugger,
+}
+
+impl Flavour {
+    fn options(self) -> Vec<&'static str> {
+        let more = match self {
+            Self::Fast => FAST,
+            Self::Debugger => WITH_DEBUGGER,
+        };
+        OPTIONS.into_iter().chain(more).collect()
+    }
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Fast => "build Bochs for soft-ept",
+            Self::Debugger => "build Bochs with its debugger",
+        }
+    }
+}
+
 /// Where the source comes from.
 enum Source {
     Pinned,
@@ -103,22 +136,18 @@ impl Source {
     }
 }
 
-fn key(source: &Source) -> Result<Key, Error> {
+fn key(source: &Source, flavour: Flavour) -> Result<Key, Error> {
     let compiler = command::output_of(Command::new("g++").arg("--version"));
     let key = Key::new()
-        .text("options", &options().join(" "))
+        .text("options", &flavour.options().join(" "))
         .text("flags", FLAGS)
         .text("compiler", compiler.unwrap_or_default().trim());
     source.add_to_key(key)
 }
 
-fn options() -> Vec<&'static str> {
-    OPTIONS.into_iter().chain(FAST).collect()
-}
-
 /// The emulator if the cache has it.
 pub fn cached(cache: &Cache) -> Option<PathBuf> {
-    let key = key(&Source::wished()).ok()?;
+    let key = key(&Source::wished(), Flavour::Fast).ok()?;
     Some(cache.get(KIND, &key)?.join(PROGRAM))
 }
 
@@ -126,28 +155,28 @@ pub fn cached(cache: &Cache) -> Option<PathBuf> {
 ///
 /// # Errors
 /// [`Error`], when its source cannot be had or does not build.
-pub fn ensure(cache: &Cache, progress: &Progress) -> Result<PathBuf, Error> {
+pub fn ensure(flavour: Flavour, cache: &Cache, progress: &Progress) -> Result<PathBuf, Error> {
     let source = Source::wished();
-    let entry = cache.get_or_build(KIND, &key(&source)?, progress, |dir| {
+    let entry = cache.get_or_build(KIND, &key(&source, flavour)?, progress, |dir| {
         let archive = match &source {
             Source::Pinned => debian::pool_file(&SOURCE, dir, progress)?,
             Source::Given(path) => path.clone(),
         };
-        build(&archive, dir, progress)
+        build(flavour, &archive, dir, progress)
     })?;
     Ok(entry.join(PROGRAM))
 }
 
-fn build(archive: &Path, dir: &Path, progress: &Progress) -> Result<(), Error> {
+fn build(flavour: Flavour, archive: &Path, dir: &Path, progress: &Progress) -> Result<(), Error> {
     let tree = dir.join("tree");
     fs::create_dir(&tree).map_err(doing("make a folder for its source"))?;
     let mut unpack = Command::new("tar");
     unpack.args(["--strip-components=1", "-xf"]).arg(archive);
     run(unpack.arg("-C").arg(&tree), "tar", |_| ())?;
-    let step = progress.step("build Bochs for soft-ept", Some(COMPILED));
+    let step = progress.step(flavour.title(), Some(COMPILED));
     let mut configure = Command::new("./configure");
     configure
-        .args(options())
+        .args(flavour.options())
         .args([format!("CFLAGS={FLAGS}"), format!("CXXFLAGS={FLAGS}")]);
     run(configure.current_dir(&tree), "configure", |_| ())?;
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
@@ -208,15 +237,18 @@ mod tests {
         fs::write(&archive, "no archive").expect("written");
         let dir = folder.path().join("entry");
         fs::create_dir(&dir).expect("made");
-        let error = build(&archive, &dir, &Progress::hidden()).expect_err("no source");
+        let error =
+            build(Flavour::Fast, &archive, &dir, &Progress::hidden()).expect_err("no source");
         assert!(error.to_string().contains("tar ended with"), "{error}");
         assert!(archive.exists());
     }
 
     #[test]
-    fn another_source_is_another_program() {
+    fn another_source_or_flavour_is_another_program() {
         let given = Source::Given("/proc/self/exe".into());
-        let hex = |source: &Source| key(source).expect("readable").hex();
-        assert_ne!(hex(&given), hex(&Source::Pinned));
+        let hex = |source: &Source, flavour| key(source, flavour).expect("readable").hex();
+        let pinned = hex(&Source::Pinned, Flavour::Fast);
+        assert_ne!(hex(&given, Flavour::Fast), pinned);
+        assert_ne!(hex(&Source::Pinned, Flavour::Debugger), pinned);
     }
 }

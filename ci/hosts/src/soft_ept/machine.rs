@@ -1,11 +1,11 @@
 //! The emulated machine: its files and its process.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::io::{self, PipeReader, PipeWriter, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use guest_images::initramfs::Entry;
@@ -30,10 +30,15 @@ const MODEL_SPECIFIC: &str = "0x1a0 0 00000000 00000001 00000000 00000000 000000
 /// The files of one machine. None has a name.
 pub struct Files {
     settings: File,
+    /// Commands for the debugger.
+    script: Option<File>,
     /// Kept for the path by which Bochs opens them.
     read: Vec<File>,
     console: File,
     log: File,
+    /// What the machine's printer prints goes in here and comes out there.
+    printed: PipeWriter,
+    output: PipeReader,
 }
 
 impl Files {
@@ -41,7 +46,14 @@ impl Files {
     ///
     /// # Errors
     /// When there is no memory for them.
-    pub fn new(parts: &Parts, root: &[Entry], init: &Path) -> io::Result<Self> {
+    pub fn new(
+        parts: &Parts,
+        root: &[Entry],
+        init: &Path,
+        debugger: Option<&Path>,
+    ) -> io::Result<Self> {
+        let script = debugger.map(std::fs::read).transpose()?;
+        let script = script.map(|script| filled(&script)).transpose()?;
         let mut image = unnamed()?;
         let line = command_line(init)?;
         let parameters = memory::write(&mut image, &parts.kernel, &line, root)?;
@@ -49,7 +61,8 @@ impl Files {
         let video = filled(&[0; VIDEO_ROM_LEN_BYTES])?;
         let specific = filled(MODEL_SPECIFIC.as_bytes())?;
         let (console, log) = (unnamed()?, unnamed()?);
-        let settings = [
+        let (output, printed) = io::pipe()?;
+        let mut settings = vec![
             "display_library: nogui".to_owned(),
             format!("megs: {}", memory::LEN_MIB),
             format!(
@@ -72,27 +85,37 @@ impl Files {
             ),
             format!("clock: sync=none, time0={START_TIME}"),
             format!("com1: enabled=1, mode=file, dev={}", path_of(&console)),
-            "port_e9_hack: enabled=1".to_owned(),
+            format!("parport1: enabled=1, file={}", path_of(&printed)),
             "boot: disk".to_owned(),
             // Anything else may block Bochs in its own log.
             "info: action=ignore".to_owned(),
             "debug: action=ignore".to_owned(),
-            "error: action=report".to_owned(),
+            "error: action=ignore".to_owned(),
             "panic: action=fatal".to_owned(),
             format!("log: {}", path_of(&log)),
         ];
+        if script.is_some() {
+            // `xchg bx, bx` stops the machine.
+            settings.push("magic_break: enabled=1".to_owned());
+        }
         Ok(Self {
+            script,
             settings: filled((settings.join("\n") + "\n").as_bytes())?,
             read: vec![image, rom, video, specific],
             console,
             log,
+            printed,
+            output,
         })
     }
 
-    fn all(&self) -> impl Iterator<Item = &File> {
-        self.read
-            .iter()
-            .chain([&self.settings, &self.console, &self.log])
+    /// What Bochs inherits.
+    fn inherited(&self) -> Vec<RawFd> {
+        let files = [&self.settings, &self.console, &self.log];
+        let all = self.read.iter().chain(files).chain(&self.script);
+        all.map(AsRawFd::as_raw_fd)
+            .chain([self.printed.as_raw_fd()])
+            .collect()
     }
 }
 
@@ -127,34 +150,42 @@ fn filled(bytes: &[u8]) -> io::Result<File> {
 }
 
 /// The path by which a process that inherits the file opens it.
-fn path_of(file: &File) -> String {
+fn path_of(file: &impl AsRawFd) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
 /// A running machine; killed when dropped, and by the kernel when this process dies.
 pub struct Machine {
     bochs: Child,
-    files: Files,
+    console: File,
+    log: File,
 }
 
 impl Machine {
-    /// Starts it; gives what it writes on its standard output.
+    /// Starts it; gives what its printer prints, to the machine's end.
     ///
     /// To be called from the main thread: the kernel kills the child when the thread
     /// that made it ends (`PR_SET_PDEATHSIG`, prctl(2)).
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(program: &Path, files: Files) -> io::Result<(Self, ChildStdout)> {
-        let inherited: Vec<RawFd> = files.all().map(AsRawFd::as_raw_fd).collect();
+    pub fn start(program: &Path, files: Files) -> io::Result<(Self, PipeReader)> {
+        let inherited = files.inherited();
         let mut command = Command::new(program);
         command
             .args(["-q", "-f", &path_of(&files.settings)])
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(Stdio::null())
             .stderr(Stdio::null());
+        if let Some(script) = &files.script {
+            // The standard output is the carried program's.
+            let to = io::stderr().as_fd().try_clone_to_owned()?;
+            command
+                .args(["-debugger", "-rc", &path_of(script)])
+                .stdout(to);
+        }
         let prepare = move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;
             for number in &inherited {
@@ -168,12 +199,14 @@ impl Machine {
         // SAFETY: `prepare` makes system calls and neither allocates nor locks, which
         // is all that a child may do between fork and exec.
         unsafe { command.pre_exec(prepare) };
-        let mut bochs = command.spawn()?;
-        let output = bochs
-            .stdout
-            .take()
-            .ok_or_else(|| io::Error::other("it has no output"))?;
-        Ok((Self { bochs, files }, output))
+        let bochs = command.spawn()?;
+        // Bochs alone holds the writing end from here on.
+        let machine = Self {
+            bochs,
+            console: files.console,
+            log: files.log,
+        };
+        Ok((machine, files.output))
     }
 
     /// Waits for its end for so long, then ends it.
@@ -189,12 +222,12 @@ impl Machine {
 
     /// What the kernel said on its console.
     pub fn console(&mut self) -> String {
-        content(&mut self.files.console)
+        content(&mut self.console)
     }
 
     /// Bochs' log.
     pub fn log(&mut self) -> String {
-        content(&mut self.files.log)
+        content(&mut self.log)
     }
 }
 
