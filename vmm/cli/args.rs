@@ -30,6 +30,8 @@ pub struct Args {
 pub enum Command {
     /// Boot a guest, load the driver and check what its mappings become
     Check(CheckArgs),
+    /// Check every driver with a planted fault, and show what catches it
+    Mutants(MutantsArgs),
     /// Tell what this machine can do, and what would make it do more
     Doctor(DoctorArgs),
     /// Show, build or remove guest images
@@ -58,6 +60,26 @@ pub struct CheckArgs {
           value_parser = clap::value_parser!(u8).range(1..=8))]
     pub vcpus: u8,
     /// Show the guest's console on standard error
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// What the image is built from
+    #[command(flatten)]
+    pub image: ImageArgs,
+}
+
+/// Options of `mutants`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct MutantsArgs {
+    /// Print one JSON document on standard output, and nothing else there
+    #[arg(long)]
+    pub json: bool,
+    /// Host to run on: kvm, soft-npt or auto
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<Wish>,
+    /// Only this mutant of guest-module/variants.txt; may be given several times
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Show the guests' consoles on standard error
     #[arg(short, long)]
     pub verbose: bool,
     /// What the image is built from

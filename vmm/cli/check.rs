@@ -48,8 +48,21 @@ fn carry(options: &CheckArgs) -> anyhow::Result<i32> {
     let progress = Progress::stderr();
     let image = images::ensure(&options.driver_variant, &options.image, &progress)?;
     let images = Images::from([(options.driver_variant.clone(), image)]);
-    let files = images::files(&images);
-    let mut environment = images::environment(&images)?;
+    carry_with(&images, options.host, options.image.yes, &progress)
+}
+
+/// Runs this very command with these images on the host that is wished for.
+///
+/// # Errors
+/// When there is no such host or it breaks.
+pub fn carry_with(
+    images: &Images,
+    wish: Option<hosts::Wish>,
+    yes: bool,
+    progress: &Progress,
+) -> anyhow::Result<i32> {
+    let files = images::files(images);
+    let mut environment = images::environment(images)?;
     if std::io::stdout().is_terminal() {
         environment.push((COLOUR_VARIABLE.into(), "1".into()));
     }
@@ -59,15 +72,15 @@ fn carry(options: &CheckArgs) -> anyhow::Result<i32> {
         .chain(std::env::args_os().skip(1))
         .collect();
     let run_options = hosts::Options {
-        wish: options.host,
+        wish,
         owner: Owner::Current,
-        consent: images::consent(options.image.yes),
+        consent: images::consent(yes),
         writable: Vec::new(),
         files,
         environment,
         reruns: 1,
     };
-    Ok(hosts::run(&argv, &run_options, &progress)?)
+    Ok(hosts::run(&argv, &run_options, progress)?)
 }
 
 /// Checks on the KVM that is here and prints the outcome.

@@ -5,6 +5,7 @@ mod check;
 mod doctor;
 mod exit;
 mod images;
+mod mutants;
 mod table;
 
 use std::ffi::OsString;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     }
     let outcome = match Args::parse().command {
         Command::Check(options) => check::run(&options),
+        Command::Mutants(options) => mutants::run(&options),
         Command::Doctor(options) => doctor::run(options.json),
         Command::Images(command) => images::run(&command),
     };
