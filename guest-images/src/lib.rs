@@ -119,6 +119,15 @@ pub fn ensure(
     })
 }
 
+/// The driver's variants: `guest-module/variants.txt` as it is.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn variants() -> Result<String, Error> {
+    let path = workspace::root()?.join("guest-module/variants.txt");
+    std::fs::read_to_string(&path).map_err(Error::at("read", &path))
+}
+
 fn initramfs_with(
     root: &Path,
     module: &Path,

@@ -36,6 +36,8 @@ pub enum Command {
     /// Draw one frame under every address that a kernel has for it, each followed
     /// through the page tables
     Atlas(AtlasArgs),
+    /// Check every driver with a planted fault, and show what catches it
+    Mutants(MutantsArgs),
     /// Tell what this machine can do, and what would make it do more
     Doctor(DoctorArgs),
     /// Show, build or remove guest images
@@ -94,6 +96,26 @@ pub struct AtlasArgs {
     #[arg(long, value_name = "HOST")]
     pub host: Option<Wish>,
     /// Show the guest's console on standard error
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// What the image is built from
+    #[command(flatten)]
+    pub image: ImageArgs,
+}
+
+/// Options of `mutants`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct MutantsArgs {
+    /// Print one JSON document on standard output, and nothing else there
+    #[arg(long)]
+    pub json: bool,
+    /// Host to run on: kvm, soft-npt, soft-ept or auto
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<Wish>,
+    /// Only this mutant of guest-module/variants.txt; may be given several times
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Show the guests' consoles on standard error
     #[arg(short, long)]
     pub verbose: bool,
     /// What the image is built from

@@ -7,6 +7,7 @@ mod check;
 mod doctor;
 mod exit;
 mod images;
+mod mutants;
 mod picture;
 mod subject;
 mod table;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Check(options) => check::run(&options),
         Command::Atlas(options) => atlas::run(&options),
+        Command::Mutants(options) => mutants::run(&options),
         Command::Doctor(options) => doctor::run(options.json),
         Command::Images(command) => images::run(&command),
     };

@@ -10,6 +10,7 @@ use witness::stamp::Stamps;
 
 use crate::driver::Preparation;
 use crate::error::HarnessError;
+use crate::mutants::Eyes;
 
 /// How often windows are built anew to get host pages that are apart.
 const SCRAMBLE_ATTEMPTS: u64 = 16;
@@ -27,6 +28,7 @@ pub struct Guest {
     current_pid: i32,
     /// Files that are held open for others, with what each is told.
     held: Vec<(Fd, Preparation)>,
+    eyes: Eyes,
 }
 
 impl Guest {
@@ -61,6 +63,7 @@ impl Guest {
             mappings: 0,
             current_pid: 0,
             held: Vec::new(),
+            eyes: Eyes::All,
         };
         let answer = guest.read_answer()?;
         guest.current_pid = answer.pid;
@@ -109,6 +112,16 @@ impl Guest {
     /// its tables.
     pub fn current_pid(&self) -> i32 {
         self.current_pid
+    }
+
+    /// From here on mappings are looked at with these eyes.
+    pub(crate) fn look_with(&mut self, eyes: Eyes) {
+        self.eyes = eyes;
+    }
+
+    /// Whether nothing is seen but what a process sees.
+    pub(crate) fn sees_data_alone(&self) -> bool {
+        self.eyes == Eyes::DataAlone
     }
 
     pub(crate) fn held_mut(&mut self) -> &mut Vec<(Fd, Preparation)> {

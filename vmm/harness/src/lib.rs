@@ -12,6 +12,7 @@ pub mod error;
 pub mod guest;
 pub mod mapping;
 pub mod model;
+pub mod mutants;
 pub mod observe;
 pub mod operations;
 pub mod outcome;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use addr::PAGE_SIZE;
 use wire::Sharing;
-use witness::judge::{PageVerdict, judge_page};
+use witness::judge::{PageVerdict, judge_data, judge_page};
 use witness::stamp::{IDENTITY, LAST, Loaded, SLOT, Seen};
 use witness::{DevicePage, Evidence, Expected, Leaves, Link, Links, Mismatch};
 
@@ -69,7 +69,29 @@ impl Guest {
         contract: &[Expected],
         seen: Option<Vec<Seen>>,
     ) -> Result<Judged, HarnessError> {
+        if self.sees_data_alone() {
+            return Ok(self.judge_data(mapping, contract, &seen.unwrap_or_default()));
+        }
         self.steadily(|evidence| self.judge_by(evidence, mapping, contract, seen.as_deref()))
+    }
+
+    /// What is wrong with what a process saw of a mapping, for one who sees nothing
+    /// else.
+    pub(crate) fn judge_data(
+        &self,
+        mapping: &Mapping,
+        contract: &[Expected],
+        seen: &[Seen],
+    ) -> Judged {
+        let mut judged = Judged::default();
+        for (page, (expected, seen)) in (0..).zip(contract.iter().zip(seen)) {
+            let verdict = judge_data(self.plan(), self.stamps(), expected, seen);
+            if let Err(unmet) = verdict {
+                let gva = mapping.page_gva(page).unwrap_or(mapping.gva);
+                judged.blame(unmet.at(page, gva));
+            }
+        }
+        judged
     }
 
     /// Looks by evidence that is fresh, and once more when KVM exchanged the tables

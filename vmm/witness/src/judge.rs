@@ -1,6 +1,7 @@
 //! Holds the evidence for a page against its contract. Pure.
 
 mod below;
+mod data;
 mod verdict;
 mod words;
 
@@ -11,6 +12,7 @@ use addr::{Gpa, Pfn};
 use monitor::SlotUse;
 use walk::{MemoryType, Translation};
 
+pub use data::{Unmet as UnmetData, judge_data};
 pub use verdict::{Mismatch, PageVerdict, Unwitnessed};
 
 use crate::contract::{Access, DevicePage, Expected, Plan};

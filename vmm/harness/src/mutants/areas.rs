@@ -1,0 +1,137 @@
+//! What the kernel notes of a mapping, read by the host in its memory.
+
+use addr::{Gva, PAGE_SIZE};
+use guest_kernel::KernelFacts;
+
+use super::files::{BASE, OTHERS, READ_ONLY, WINDOW};
+use super::trials::{in_use, mapped, spec, unmapped};
+use super::{Caught, Trial};
+use crate::error::HarnessError;
+use crate::guest::Guest;
+use crate::mapping::Mapping;
+use crate::steps::needed;
+
+/// Flags that every mapping of device memory has.
+const SET: [&str; 4] = ["IO", "PFNMAP", "DONTEXPAND", "DONTDUMP"];
+/// Flags that none has.
+const CLEAR: [&str; 3] = ["MIXEDMAP", "DONTCOPY", "MAYEXEC"];
+
+/// `vm_flags` of a mapping of each file.
+pub(super) fn flags(guest: &mut Guest, facts: &KernelFacts) -> Trial {
+    if guest.sees_data_alone() {
+        return Ok(None);
+    }
+    let windows = [(WINDOW, &CLEAR[..]), (READ_ONLY, &["MAYWRITE"][..])];
+    for (window, clear) in windows {
+        for strategy in BASE.into_iter().chain(OTHERS) {
+            let Some(spec) = spec(guest, strategy, window) else {
+                continue;
+            };
+            let mapping = mapped(guest, &spec)?;
+            let found = vm_flags(guest, facts, mapping.gva)?;
+            unmapped(guest, &mapping)?;
+            let has = |name: &&&str| found.iter().any(|one| one == *name);
+            let missing = SET.iter().find(|name| !has(name));
+            let surplus = clear.iter().find(|name| has(name));
+            let expected = match (missing, surplus) {
+                (None, None) => continue,
+                (Some(name), _) => format!("VM_{name}"),
+                (None, Some(name)) => format!("no VM_{name}"),
+            };
+            let place = spec.file.name.clone();
+            return Ok(Some(Caught::rule(
+                "vm_flags",
+                place,
+                expected,
+                found.join("|"),
+            )));
+        }
+    }
+    Ok(None)
+}
+
+fn vm_flags(guest: &Guest, facts: &KernelFacts, gva: Gva) -> Result<Vec<String>, HarnessError> {
+    let view = guest.kernel(facts)?;
+    let area = view.vma_at(gva)?;
+    Ok(area.map_or_else(Vec::new, |area| {
+        area.flags.names().into_iter().map(str::to_owned).collect()
+    }))
+}
+
+/// Each vma of a lazy file holds the file's device: what `vm_private_data` points to
+/// begins with the count of those who do.
+pub(super) fn counts(guest: &mut Guest, facts: &KernelFacts) -> Trial {
+    if guest.sees_data_alone() {
+        return Ok(None);
+    }
+    for strategy in [BASE[1], BASE[3]] {
+        let Some(spec) = spec(guest, strategy, WINDOW) else {
+            continue;
+        };
+        let mut first = None;
+        for _ in 0..2 {
+            let mapping = mapped(guest, &spec)?;
+            if let found @ Some(_) = counted(guest, facts, &mapping, &mut first)? {
+                return Ok(found);
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Splits, forks and unmaps a mapping. `first` is the count with one mapping.
+fn counted(
+    guest: &mut Guest,
+    facts: &KernelFacts,
+    mapping: &Mapping,
+    first: &mut Option<u32>,
+) -> Trial {
+    let alone = count(guest, facts, mapping.gva)?;
+    let base = *first.get_or_insert(alone);
+    let name = &mapping.spec.file.name;
+    let wrong = |place: &str, more: u32, found: u32| {
+        (found != base.wrapping_add(more)).then(|| {
+            let expected = format!("{} references", base.wrapping_add(more));
+            let place = format!("{name}, {place}");
+            Caught::rule("reference count", place, expected, found.to_string())
+        })
+    };
+    if let found @ Some(_) = wrong("mapped", 0, alone) {
+        return Ok(found);
+    }
+    if let found @ Some(_) = in_use(guest, mapping, "in use")? {
+        return Ok(found);
+    }
+    let middle = mapping.spec.npages / 2;
+    let hole = Gva::new(mapping.gva.raw() + middle * PAGE_SIZE);
+    needed(|| "munmap of a page".into(), guest.munmap(hole, PAGE_SIZE)?)?;
+    let split = count(guest, facts, mapping.gva)?;
+    needed(|| "fork".into(), guest.fork()?)?;
+    let forked = count(guest, facts, mapping.gva)?;
+    needed(|| "the child's exit".into(), guest.exit_child(0)?)?;
+    let ended = count(guest, facts, mapping.gva)?;
+    let behind = Gva::new(hole.raw() + PAGE_SIZE);
+    let rest = (mapping.spec.npages - middle - 1) * PAGE_SIZE;
+    needed(|| "munmap of the rest".into(), guest.munmap(behind, rest)?)?;
+    let whole_again = count(guest, facts, mapping.gva)?;
+    unmapped(guest, mapping)?;
+    let all = [
+        ("split in two", 1, split),
+        ("split in two, and forked", 3, forked),
+        ("split in two, the child gone", 1, ended),
+        ("one part left", 0, whole_again),
+    ];
+    Ok(all
+        .into_iter()
+        .find_map(|(place, more, found)| wrong(place, more, found)))
+}
+
+fn count(guest: &Guest, facts: &KernelFacts, gva: Gva) -> Result<u32, HarnessError> {
+    let view = guest.kernel(facts)?;
+    let Some(area) = view.vma_at(gva)? else {
+        return Ok(0);
+    };
+    let mut word = [0; 4];
+    view.read(Gva::new(area.private_data), &mut word)?;
+    Ok(u32::from_le_bytes(word))
+}
