@@ -16,6 +16,10 @@ Exit status: 0 everything is as it must be; 1 something is not; 2 it could not b
 
 Environment:
   MAPWITNESS_HOST    host to run on: kvm, soft-npt, soft-ept or auto (the default)
+  MAPWITNESS_HOST_KERNEL
+                     kernel of soft-npt: 6.12 (the default), 6.1 or 7.3
+  MAPWITNESS_HOST_LEVELS
+                     levels of soft-npt's tables: 5 (the default) or 4
   MAPWITNESS_EPT_CPU CPU of soft-ept: haswell (the default) or sandy-bridge, whose EPT has no
                      accessed and dirty bits
   MAPWITNESS_BOCHS_SRC  source archive of Bochs, to build soft-ept's without a network
