@@ -14,12 +14,14 @@ use faults::{KvmSlot, Memory};
 use harness::observe::Judged;
 use harness::own_driver::{EAGER, LAZY};
 use harness::{Guest, Mapping, Presence, Strategy};
+use monitor::DEVICE_REGISTERS;
 use probe_event::ProbeEvent;
 use rstest::rstest;
+use walk::Spte;
 use wire::Prot;
 use witness::Link;
 use witness::host_frame::Pagemap;
-use witness::second_level::{LiveTables, host};
+use witness::second_level::{Kind, LiveTables, host};
 
 fn whole(guest: &mut Guest, strategy: Strategy, window: &'static str) -> Mapping {
     let described = &guest.plan().windows[common::window(guest, window)];
@@ -113,6 +115,26 @@ fn the_root_is_kvms_own_and_as_deep_as_the_host_pages() {
     let deep = cpuinfo.contains("57 bits virtual");
     assert_eq!(root.top, if deep { Level::Pgd } else { Level::P4d });
     assert!(root.listed, "KVM's list of roots has {root:?}");
+}
+
+/// KVM's own marks are known on each kernel that these tests run on. The driver has used
+/// its registers, which no memory backs.
+#[test]
+fn registers_without_memory_stand_there_as_kvms_mmio_entry() {
+    let guest = guest();
+    let tables = LiveTables::of(guest.vm()).expect("found");
+    let entry = tables.look(DEVICE_REGISTERS);
+    assert!(entry.walked.is_err(), "{entry:?}");
+    // In NPT the mark is a reserved bit of the address, and not every processor has one.
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").expect("there");
+    let markless = host().expect("open").processor().kind() == Kind::Npt
+        && cpuinfo.contains("52 bits physical");
+    let expected = if markless {
+        Spte::NonPresent
+    } else {
+        Spte::Mmio
+    };
+    assert_eq!(entry.means, Some(expected), "{entry:?}");
 }
 
 #[test]

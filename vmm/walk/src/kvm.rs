@@ -1,8 +1,8 @@
 //! What KVM means by a second-level entry that the processor will not translate
 //! by.
 //!
-//! Sources: arch/x86/kvm/mmu/spte.h and spte.c of Linux 6.12 and 7.3. Only what
-//! holds in both is used; the bits "host-writable" and "MMU-writable" moved
+//! Sources: arch/x86/kvm/mmu/spte.h and spte.c of Linux 6.1, 6.12 and 7.3. Only what
+//! holds in all is used; the bits "host-writable" and "MMU-writable" moved
 //! between them and are not named here.
 
 use core::fmt;
@@ -19,7 +19,8 @@ const EPT_RWX: u64 = 0b111;
 /// Stores and fetches without loads: the processor calls it a misconfiguration.
 const EPT_MMIO: u64 = 0b110;
 const NPT_PRESENT: u64 = 1 << 0;
-/// Reserved on every processor with fewer than 52 bits of physical addresses.
+/// Reserved on every processor with fewer than 52 bits of physical addresses; with 52
+/// KVM makes no such entries.
 const NPT_MMIO: u64 = NPT_PRESENT | 1 << 51;
 
 /// An entry of second-level tables, in KVM's terms.

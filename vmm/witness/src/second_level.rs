@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use addr::{Gpa, PAGE_SIZE};
 use monitor::{MESSAGE_AREA, MemSlot, Vm, VmError};
+pub use second_level::Kind;
 use second_level::{Host, Kcore, RootError, Tables, Walked};
 use walk::Spte;
 
