@@ -19,9 +19,9 @@ use probe_event::ProbeEvent;
 use rstest::rstest;
 use walk::Spte;
 use wire::Prot;
-use witness::Link;
 use witness::host_frame::Pagemap;
 use witness::second_level::{Kind, LiveTables, host};
+use witness::{Evidence, Link};
 
 fn whole(guest: &mut Guest, strategy: Strategy, window: &'static str) -> Mapping {
     let described = &guest.plan().windows[common::window(guest, window)];
@@ -325,9 +325,11 @@ fn tables_from_before_a_change_of_memslots_are_no_evidence(
     assert_witnessed(&before, 13);
     let tables = LiveTables::of(guest.vm()).expect("found");
     let old = tables.root();
-    assert!(tables.are_in_force(), "nothing has changed");
+    let evidence = Evidence::of(guest.vm()).expect("long mode");
+    assert!(tables.are_in_force() && evidence.is_current(), "no change");
     change.make(&guest);
     assert!(!tables.are_in_force(), "{change:?} is not noticed");
+    assert!(!evidence.is_current(), "{change:?} is not noticed");
     run(&mut guest);
     let after = guest.witness_in_use(&mapping).expect("walked");
     assert_witnessed(&after, 13);
