@@ -154,7 +154,7 @@ fn a_wrong_contract_is_told_with_file_line_and_what_to_write() {
     let output = check(&module("c-driver"), &path, &["--json"]);
     assert_not_checked(
         &output,
-        &["changed.toml:22:10:", "no window \"fram\"", "\"frame\""],
+        &["changed.toml:20:10:", "no window \"fram\"", "\"frame\""],
     );
     assert_eq!(json(&output)["verdict"], "error");
 }

@@ -1,9 +1,10 @@
 //! Contracts as files in TOML.
 //!
 //! What a file says is taken through [`schema`], which knows the keys, and then
-//! through [`resolve`], which knows what fits together. Either complains with the
+//! through [`resolve`] and [`files`], which know what fits together. Either complains with the
 //! place in the file; nothing in it makes them panic.
 
+mod files;
 mod problem;
 mod resolve;
 mod schema;
