@@ -59,6 +59,11 @@ void *mapwitness_vzalloc(unsigned long len_bytes)
 	return vzalloc(len_bytes);
 }
 
+/*
+ * Not the kernel crate's Task::tgid(): without CONFIG_SCHEDSTATS task_struct has an empty
+ * member that is aligned to a cache line, and its bindings lose that alignment, so that
+ * every member behind it lies 48 bytes off.
+ */
 pid_t mapwitness_current_tgid(void)
 {
 	return task_tgid_nr(current);
