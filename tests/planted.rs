@@ -4,13 +4,14 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use addr::{Gpa, Gva, PAGE_SIZE};
 use common::{Ask, bind, boot, chain, config, control, map, open, unbind, window, window_target};
 use contract::When;
 use guest_images::MODULE_PATH;
-use harness::{Guest, Mapping, Outcome, Presence, Refusal, Strategy};
-use monitor::{BufferConfig, VmConfig};
+use harness::{Guest, HarnessError, Mapping, Outcome, Presence, Refusal, Strategy};
+use monitor::{BufferConfig, VmConfig, VmError};
 use wire::ioctls::{RESTORE, REVOKE};
 use wire::{OpenMode, Prot, Reply, Request, Sharing, Value};
 use witness::guest_walk::FrozenTables;
@@ -551,6 +552,15 @@ fn the_good_driver_passes_every_examination() {
     }
 }
 
+/// What an examination finds; a guest that dies of its driver is a finding, too.
+fn examined(guest: &mut Guest, examine: Examination) -> Found {
+    let found = catch_unwind(AssertUnwindSafe(|| examine(guest)));
+    found.unwrap_or_else(|panic| match guest.kernel_log() {
+        Err(HarnessError::Vm(VmError::Ended(ended))) => Err(format!("the guest: {ended}")),
+        _ => resume_unwind(panic),
+    })
+}
+
 #[test]
 fn every_fault_is_seen() {
     let examinations: BTreeMap<&str, Examination> = EXAMINATIONS.into_iter().collect();
@@ -564,14 +574,14 @@ fn every_fault_is_seen() {
         }
         for fault in faults {
             load(&mut guest, fault);
-            let found = examinations[name](&mut guest);
+            let found = examined(&mut guest, examinations[name]);
             match &found {
                 Ok(()) => missed.push(*fault),
                 Err(words) => println!("{fault}: {words}"),
             }
             // A kernel that a fault has damaged is no ground for the next one.
-            let unloaded = guest.unload_module("mapwitness").expect("an answer");
-            if unloaded.is_err() || no_complaints(&mut guest).is_err() {
+            let unloaded = guest.unload_module("mapwitness");
+            if !matches!(unloaded, Ok(Ok(()))) || no_complaints(&mut guest).is_err() {
                 guest = boot(&config);
             }
         }
