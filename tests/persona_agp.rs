@@ -10,7 +10,7 @@ mod personas;
 use std::sync::Arc;
 
 use addr::PAGE_SIZE;
-use common::{errno, guest, signal};
+use common::{errno, guest, kernel_facts, signal};
 use contract::FileContract;
 use harness::reference;
 use harness::{Guest, Outcome, Presence};
@@ -122,6 +122,7 @@ fn with_segment(guest: &mut Guest, fd: Fd, start: u64, npages: u64, prot: Prot) 
 #[test]
 fn a_controller_maps_the_whole_aperture_write_combined() {
     let mut guest = guest();
+    let facts = kernel_facts();
     let fd = controller(&mut guest, EAGER);
     let file = reference::agp_controller(&aperture(&guest));
     // The offset is nobody's concern.
@@ -129,6 +130,7 @@ fn a_controller_maps_the_whole_aperture_write_combined() {
         let ask = Ask::shared(ALL, RW).at(first_page);
         let mapping = map_fd(&mut guest, fd, &file, ask).expect("mapped");
         personas::assert_all_present(&guest, &mapping);
+        personas::assert_flags_of_a_device(&guest, &facts, mapping.gva);
         assert_in_use(&mut guest, &mapping);
         personas::unmap(&mut guest, mapping.gva, mapping.spec.len_bytes());
         personas::assert_nothing(&guest, &mapping);

@@ -9,7 +9,7 @@ mod personas;
 use std::sync::Arc;
 
 use addr::PAGE_SIZE;
-use common::{errno, guest};
+use common::{errno, guest, kernel_facts};
 use contract::{FileContract, Offset};
 use harness::{Guest, reference};
 use personas::{Ask, assert_in_use, assert_no_complaints, map, mapped, window};
@@ -28,12 +28,14 @@ fn small(guest: &Guest) -> Arc<FileContract> {
 #[test]
 fn all_of_a_register_is_shown_at_once() {
     let mut guest = guest();
+    let facts = kernel_facts();
     for name in ["page", "odd", "large"] {
         let register = window(&guest, name);
         let file = reference::bsr(common::window(&guest, name), &register);
         let all = Ask::shared(register.npages, Prot::READ_WRITE);
         let mapping = mapped(&mut guest, &file, all);
         personas::assert_all_present(&guest, &mapping);
+        personas::assert_flags_of_a_device(&guest, &facts, mapping.gva);
         assert_in_use(&mut guest, &mapping);
         personas::unmap(&mut guest, mapping.gva, mapping.spec.len_bytes());
         personas::assert_nothing(&guest, &mapping);

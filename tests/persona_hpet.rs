@@ -9,7 +9,7 @@ mod personas;
 use std::sync::Arc;
 
 use addr::PAGE_SIZE;
-use common::{errno, guest, signal};
+use common::{errno, guest, kernel_facts, signal};
 use contract::FileContract;
 use harness::{Guest, reference};
 use personas::{Ask, answer, assert_in_use, assert_no_complaints, map, mapped, open};
@@ -33,9 +33,11 @@ fn tell(guest: &mut Guest, fd: Fd, command: u32, value: u32) {
 #[test]
 fn one_page_at_offset_0_is_the_registers() {
     let mut guest = guest();
+    let facts = kernel_facts();
     let file = file(&guest);
     let mapping = mapped(&mut guest, &file, ONE);
     personas::assert_all_present(&guest, &mapping);
+    personas::assert_flags_of_a_device(&guest, &facts, mapping.gva);
     assert_in_use(&mut guest, &mapping);
     personas::unmap(&mut guest, mapping.gva, PAGE_SIZE);
     personas::assert_nothing(&guest, &mapping);

@@ -4,16 +4,20 @@
 //! The pages are RAM of the guest, so no frame is known beforehand. What is proven of
 //! each: its gpa by the guest's tables, the frame behind it by the memslot and, the
 //! same, by the live second level, and by content that gva and gpa are one page and
-//! no other. That a page is cleared in the end is seen in the guest's memory; that it
-//! is then given back to the kernel is only the driver's own count.
+//! no other. How many vmas share a region, who holds a page and that it is cleared in
+//! the end the host reads in the guest's memory: in the region's own count, in the
+//! kernel's `struct page`, in the page. A page that was freed may be somebody else's
+//! at once, so of those it is asked that most are nobody's; the driver's own count
+//! says it of each.
 
 mod common;
 mod personas;
 
 use std::collections::BTreeSet;
 
-use addr::{Gva, PAGE_SIZE};
-use common::{errno, guest, signal};
+use addr::{Gfn, Gva, PAGE_SIZE};
+use common::{errno, guest, kernel_facts, signal};
+use guest_kernel::KernelFacts;
 use harness::{Guest, Outcome};
 use personas::{RamPage, assert_absent, assert_no_complaints, load, open, page_at, ram_page};
 use personas::{store, unmap};
@@ -96,6 +100,36 @@ fn hold(guest: &mut Guest, gva: Gva, pages: &[u64]) -> Vec<RamPage> {
         found.push(ram);
     }
     found
+}
+
+/// Vmas that share the region of the one at `gva`: the count of the region itself, the
+/// first member of what the vma's private data points to.
+#[track_caller]
+fn vmas(guest: &Guest, facts: &KernelFacts, gva: Gva) -> u32 {
+    let area = personas::area(guest, facts, gva);
+    let mut count = [0; 4];
+    let view = guest.kernel(facts).expect("this kernel");
+    view.read(Gva::new(area.private_data), &mut count)
+        .expect("the region");
+    u32::from_le_bytes(count)
+}
+
+/// How many hold each of these pages, by the guest kernel's `struct page`.
+fn holders(guest: &Guest, facts: &KernelFacts, pages: &[RamPage]) -> Vec<i32> {
+    let view = guest.kernel(facts).expect("this kernel");
+    let holders = |page: &RamPage| {
+        let of = view.page_of(Gfn::containing(page.gpa)).expect("readable");
+        of.expect("RAM has one for each page").refcount
+    };
+    pages.iter().map(holders).collect()
+}
+
+/// Most of these pages are free, which all were when the region ended.
+#[track_caller]
+fn assert_free(guest: &Guest, facts: &KernelFacts, pages: &[RamPage]) {
+    let holders = holders(guest, facts, pages);
+    let free = holders.iter().filter(|count| **count == 0).count();
+    assert!(free * 2 > pages.len(), "{holders:?}");
 }
 
 /// The secret of none of these pages is in memory any more, whoever has them now.
@@ -255,14 +289,20 @@ fn each_mapping_is_a_region_of_its_own() {
 #[test]
 fn the_last_close_clears_and_frees_every_page() {
     let mut guest = guest();
+    let facts = kernel_facts();
     let fd = open(&mut guest, CACHED, OpenMode::ReadWrite);
     let gva = region(&mut guest, fd);
     let pages = fill(&mut guest, gva);
+    personas::assert_flags_of_a_device(&guest, &facts, gva);
+    assert_eq!(vmas(&guest, &facts, gva), 1);
+    // The region alone holds them: an entry for a frame is no reference.
+    assert_eq!(holders(&guest, &facts, &pages), [1; 5]);
     unmap(&mut guest, gva, LEN_BYTES);
     for page in 0..NPAGES {
         assert_absent(&guest, page_at(gva, page));
     }
     assert_cleared(&guest, &pages);
+    assert_free(&guest, &facts, &pages);
     assert_eq!(counts(&mut guest, fd), of(0, 0, NPAGES, NPAGES));
     // The next region begins with nothing of it.
     let again = region(&mut guest, fd);
@@ -274,22 +314,30 @@ fn the_last_close_clears_and_frees_every_page() {
 #[test]
 fn a_partial_munmap_frees_nothing() {
     let mut guest = guest();
+    let facts = kernel_facts();
     let fd = open(&mut guest, CACHED, OpenMode::ReadWrite);
     let gva = region(&mut guest, fd);
     let pages = fill(&mut guest, gva);
+    assert_eq!(vmas(&guest, &facts, gva), 1);
     unmap(&mut guest, page_at(gva, 2), PAGE_SIZE);
     assert_absent(&guest, page_at(gva, 2));
+    assert_eq!(vmas(&guest, &facts, gva), 2);
+    assert_eq!(vmas(&guest, &facts, page_at(gva, 3)), 2);
+    assert_eq!(holders(&guest, &facts, &pages), [1; 5]);
     assert_eq!(counts(&mut guest, fd), of(1, NPAGES, NPAGES, 0));
     hold(&mut guest, gva, &[0, 1, 3, 4]);
     // Not even the page that nobody can reach any more.
     let orphan = guest.vm().read_u64(pages[2].gpa).expect("RAM");
     assert_eq!(orphan, secret(2));
     unmap(&mut guest, gva, 2 * PAGE_SIZE);
+    assert_eq!(vmas(&guest, &facts, page_at(gva, 3)), 1);
+    assert_eq!(holders(&guest, &facts, &pages), [1; 5]);
     assert_eq!(counts(&mut guest, fd), of(1, NPAGES, NPAGES, 0));
     let left = hold(&mut guest, gva, &[3, 4]);
     assert_eq!(left[..], pages[3..]);
     unmap(&mut guest, page_at(gva, 3), 2 * PAGE_SIZE);
     assert_cleared(&guest, &pages);
+    assert_free(&guest, &facts, &pages);
     assert_eq!(counts(&mut guest, fd), of(0, 0, NPAGES, NPAGES));
     assert_no_complaints(&mut guest);
 }
@@ -314,11 +362,14 @@ fn after_a_split_each_part_allocates_for_its_own_pages() {
 #[test]
 fn parent_and_child_share_what_either_touches() {
     let mut guest = guest();
+    let facts = kernel_facts();
     let fd = open(&mut guest, CACHED, OpenMode::ReadWrite);
     let gva = region(&mut guest, fd);
     store(&mut guest, gva, secret(0)).expect("stored");
     let parent = guest.current_pid();
+    assert_eq!(vmas(&guest, &facts, gva), 1);
     let child = guest.fork().expect("an answer").expect("a child");
+    assert_eq!(vmas(&guest, &facts, gva), 2);
     let in_child = hold(&mut guest, gva, &[0]);
     // Touched by the child only, after the fork.
     store(&mut guest, page_at(gva, 1), secret(1)).expect("stored");
@@ -333,6 +384,7 @@ fn parent_and_child_share_what_either_touches() {
     unmap(&mut guest, gva, LEN_BYTES);
     assert_eq!(counts(&mut guest, fd), of(1, 2, 2, 0));
     guest.switch_to(child).expect("an answer").expect("there");
+    assert_eq!(vmas(&guest, &facts, gva), 1);
     hold(&mut guest, gva, &[0, 1]);
     guest.exit_child(0).expect("an answer").expect("ended");
     assert_cleared(&guest, &[in_child[0], theirs[0]]);
@@ -359,6 +411,7 @@ fn a_mapping_outlives_its_file() {
 #[test]
 fn a_racing_loser_frees_his_own_page_and_takes_the_winners() {
     let mut guest = guest();
+    let facts = kernel_facts();
     let fd = open(&mut guest, CACHED, OpenMode::ReadWrite);
     let gva = region(&mut guest, fd);
     let lost = guest.ioctl(fd, MSPEC_LOSE_RACE, Vec::new());
@@ -366,6 +419,7 @@ fn a_racing_loser_frees_his_own_page_and_takes_the_winners() {
     store(&mut guest, page_at(gva, 1), secret(1)).expect("stored");
     assert_eq!(counts(&mut guest, fd), of(1, 1, 2, 1));
     let winner = hold(&mut guest, gva, &[1]);
+    assert_eq!(holders(&guest, &facts, &winner), [1]);
     // The one that stays the region's: a child finds the same.
     guest.fork().expect("an answer").expect("a child");
     assert_eq!(hold(&mut guest, gva, &[1]), winner);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! agp: the aperture of a graphics bridge, as `drivers/char/agp/frontend.c` shared it out until Linux 6.8.
+//! agp: the aperture of a graphics bridge, as `drivers/char/agp/frontend.c` shared it out before Linux 6.8.
 //!
 //! One file at a time is the controller's: it acquires the backend, and gives clients, which are named
 //! by their pid, segments of the aperture. The newest file that a client's process has open becomes the

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use addr::{Gpa, Gva, PAGE_SIZE, Pfn};
 use contract::FileContract;
+use guest_kernel::{KernelFacts, VmaView};
 use harness::observe::Judged;
 use harness::{Guest, Mapping, MappingSpec, Outcome, Presence};
 use monitor::SlotUse;
@@ -159,6 +160,25 @@ pub fn store(guest: &mut Guest, gva: Gva, word: u64) -> Outcome<()> {
 /// First byte of page `page` from `gva` on.
 pub fn page_at(gva: Gva, page: u64) -> Gva {
     gva.checked_add(page * PAGE_SIZE).expect("a small mapping")
+}
+
+/// The area at `gva`, as the guest kernel has noted it in its own memory.
+#[track_caller]
+pub fn area(guest: &Guest, facts: &KernelFacts, gva: Gva) -> VmaView {
+    let view = guest.kernel(facts).expect("this kernel");
+    let found = view.vma_at(gva).expect("readable");
+    found.unwrap_or_else(|| panic!("no area at {gva}"))
+}
+
+/// The area has the flags of memory that is a device's, or to be treated like it: not
+/// the kernel's pages, never longer, in no dump of memory.
+#[track_caller]
+pub fn assert_flags_of_a_device(guest: &Guest, facts: &KernelFacts, gva: Gva) {
+    let flags = area(guest, facts, gva).flags;
+    for flag in ["IO", "PFNMAP", "DONTEXPAND", "DONTDUMP"] {
+        assert!(flags.has(flag), "{flag} is not among {flags}");
+    }
+    assert!(!flags.has("MIXEDMAP"), "{flags}");
 }
 
 /// A page of the guest's RAM, as a process sees it.

@@ -15,6 +15,7 @@ use crate::guest::Guest;
 use crate::mapping::MappingSpec;
 use crate::operations::check_operations;
 use crate::promises::check_promises;
+use crate::regions::{RegionContract, check_region};
 use crate::report::{
     FileReport, GuestReport, HostReport, MappingReport, PromiseReport, RefusalReport, Report,
     Verdict,
@@ -51,6 +52,9 @@ pub fn check(
     let mut found = Found::default();
     for file in &driver.files {
         found.add(check_file(guest, file)?);
+    }
+    for region in &driver.regions {
+        found.add(check_region_file(guest, region)?);
     }
     // What a contract says wrongly of a single mapping is no ground to predict from what
     // becomes of many.
@@ -166,6 +170,14 @@ fn check_file(guest: &mut Guest, file: &Arc<FileContract>) -> Result<Found, Harn
     found.refusals = answers.refusals;
     found.promises = check_promises(guest, file)?;
     found.files = vec![found.sums(file)];
+    Ok(found)
+}
+
+fn check_region_file(guest: &mut Guest, region: &RegionContract) -> Result<Found, HarnessError> {
+    let mut found = Found::default();
+    let (file, report) = check_region(guest, region, &mut found.tally)?;
+    found.mappings.push(report);
+    found.files = vec![found.sums(&file)];
     Ok(found)
 }
 

@@ -60,10 +60,7 @@ pub(crate) fn check_mapping(
     name: String,
     tally: &mut Tally,
 ) -> Result<MappingReport, HarnessError> {
-    let mut course = Course {
-        report: MappingReport::new(name, spec),
-        tally: Tally::of_mapping(present_in_use(guest, spec)),
-    };
+    let mut course = Course::new(name, spec, present_in_use(guest, spec));
     match guest.map(fd, spec)? {
         Ok(mapping) => {
             let sound = course.run(guest, &mapping)?;
@@ -73,12 +70,9 @@ pub(crate) fn check_mapping(
                 course.look("after munmap", guest.witness(&mapping, &Presence::Nothing)?);
             }
         }
-        Err(refusal) => {
-            course.look("mmap", refused(spec, refusal));
-        }
+        Err(refusal) => course.refused(spec, refusal),
     }
-    tally.add(&course.tally);
-    Ok(course.report)
+    Ok(course.end(tally))
 }
 
 /// Pages that the contract wants to be there once all were touched.
@@ -89,12 +83,31 @@ fn present_in_use(guest: &Guest, spec: &MappingSpec) -> u64 {
 }
 
 /// A mapping's report as it grows, phase by phase.
-struct Course {
+pub(crate) struct Course {
     report: MappingReport,
     tally: Tally,
 }
 
 impl Course {
+    /// Nothing looked at yet; so many pages have to be present while it is in use.
+    pub(crate) fn new(name: String, spec: &MappingSpec, present: u64) -> Self {
+        Self {
+            report: MappingReport::new(name, spec),
+            tally: Tally::of_mapping(present),
+        }
+    }
+
+    /// The file refuses what the contract grants.
+    pub(crate) fn refused(&mut self, spec: &MappingSpec, refusal: Refusal) {
+        self.look("mmap", refused(spec, refusal));
+    }
+
+    /// The report; what was seen is added to `tally`.
+    pub(crate) fn end(self, tally: &mut Tally) -> MappingReport {
+        tally.add(&self.tally);
+        self.report
+    }
+
     /// Everything between mmap and munmap. Says whether all was well.
     fn run(&mut self, guest: &mut Guest, mapping: &Mapping) -> Result<bool, HarnessError> {
         for phase in &PHASES {
@@ -102,20 +115,27 @@ impl Course {
                 continue;
             }
             let judged = (phase.look)(guest, mapping)?;
-            if phase.name == IN_USE {
-                self.tally.links.add(&judged.links);
-                self.report.links = judged.links;
-                self.report.leaves = judged.leaves.iter().map(alike).collect();
-            }
-            if !self.look(phase.name, judged) {
+            let sound = match phase.name {
+                IN_USE => self.in_use(judged),
+                name => self.look(name, judged),
+            };
+            if !sound {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
+    /// Notes the look whose links are those of the report. Says whether to go on.
+    pub(crate) fn in_use(&mut self, judged: Judged) -> bool {
+        self.tally.links.add(&judged.links);
+        self.report.links = judged.links;
+        self.report.leaves = judged.leaves.iter().map(alike).collect();
+        self.look(IN_USE, judged)
+    }
+
     /// Notes a look at the mapping. Says whether to go on.
-    fn look(&mut self, name: &'static str, judged: Judged) -> bool {
+    pub(crate) fn look(&mut self, name: &'static str, judged: Judged) -> bool {
         let verdict = Verdict::of(judged.mismatch.is_none());
         self.report.phases.push(PhaseReport {
             name,

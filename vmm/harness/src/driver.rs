@@ -13,6 +13,7 @@ use crate::guest::Guest;
 use crate::outcome::Refusal;
 use crate::own_driver;
 use crate::reference;
+use crate::regions::RegionContract;
 use crate::steps::{close, needed, open};
 
 /// A kernel module of the guest.
@@ -31,6 +32,8 @@ pub struct Driver {
     pub modules: Vec<Module>,
     /// What each of its files promises.
     pub files: Vec<Arc<FileContract>>,
+    /// Files whose mappings are regions of RAM.
+    pub regions: Vec<RegionContract>,
     /// What is done before its files are asked for anything.
     pub preparations: Vec<Preparation>,
 }
@@ -70,6 +73,7 @@ impl Driver {
                 .into_iter()
                 .chain(reference::files(plan))
                 .collect(),
+            regions: reference::regions(),
             preparations: reference::preparations(plan),
         }
     }
@@ -90,6 +94,7 @@ impl Driver {
         Self {
             modules: paths.iter().enumerate().map(module).collect(),
             files: contract.files.iter().cloned().map(Arc::new).collect(),
+            regions: Vec::new(),
             preparations: Vec::new(),
         }
     }
@@ -137,8 +142,9 @@ impl Guest {
                 });
             }
         }
-        for file in &driver.files {
-            self.require_file(&file.path)?;
+        let files = driver.files.iter().map(|file| &file.path);
+        for path in files.chain(driver.regions.iter().map(|region| &region.path)) {
+            self.require_file(path)?;
         }
         self.loaded_modules()
     }

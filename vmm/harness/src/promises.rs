@@ -198,10 +198,10 @@ impl OnRange<'_> {
 
     /// Rights that are taken away are gone from the tables, and can be given back.
     fn rights_lowered(&mut self) -> Result<(), HarnessError> {
-        let most = self.most();
-        let Some(spec) = self.granted(most, Sharing::Shared, self.file.widest_mode()) else {
+        let Some(spec) = self.granted_most() else {
             return Ok(());
         };
+        let most = spec.prot;
         let name = "mprotect to PROT_READ, to PROT_NONE and back";
         self.keep(
             name,
@@ -225,8 +225,7 @@ impl OnRange<'_> {
 
     /// No mremap makes a mapping longer.
     fn growth(&mut self) -> Result<(), HarnessError> {
-        let most = self.most();
-        let Some(spec) = self.granted(most, Sharing::Shared, self.file.widest_mode()) else {
+        let Some(spec) = self.granted_most() else {
             return Ok(());
         };
         let refusal = Refusal::Errno(self.file.growth.raw());
@@ -258,8 +257,7 @@ impl OnRange<'_> {
 
     /// A child has of a mapping what is promised, and takes nothing from its parent.
     fn fork(&mut self) -> Result<(), HarnessError> {
-        let most = self.most();
-        let Some(spec) = self.granted(most, Sharing::Shared, self.file.widest_mode()) else {
+        let Some(spec) = self.granted_most() else {
             return Ok(());
         };
         let inherits = self.file.fork;
@@ -322,6 +320,20 @@ impl OnRange<'_> {
     fn most(&self) -> Prot {
         let Access { read, write, exec } = self.range.access;
         Prot { read, write, exec }
+    }
+
+    /// A shared mapping with the most rights that it can have from the start: that to
+    /// execute may be had by mprotect alone.
+    fn granted_most(&self) -> Option<MappingSpec> {
+        let most = self.most();
+        let without_exec = Prot {
+            exec: false,
+            ..most
+        };
+        let mode = self.file.widest_mode();
+        [most, without_exec]
+            .into_iter()
+            .find_map(|prot| self.granted(prot, Sharing::Shared, mode))
     }
 
     /// A mapping of some pages of this range, or else of all of them, that the file

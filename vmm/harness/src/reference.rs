@@ -2,8 +2,8 @@
 //! personas of guest-module (`guest-module/personas`), which answer as four drivers of
 //! the kernel do or did.
 //!
-//! mspec has none here: which frames its pages are nobody knows beforehand. Its test
-//! file says what is proven of it.
+//! Which frames the pages of mspec are nobody knows beforehand: its files are promised
+//! as [regions](RegionContract), and their test file says what is proven of them.
 
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use wire::personas::{AGP_ACQUIRE, AGP_MAX_SEGMENTS, AGP_RESERVE, AGP_SEGMENT_LEN
 use witness::{Plan, WindowPlan};
 
 use crate::driver::{Command, Preparation};
+use crate::regions::RegionContract;
 
 /// Loads, and instructions too: none of the drivers has a word about those.
 const READ_EXEC: Access = Access {
@@ -45,6 +46,11 @@ const CHECKED: Segment = Segment {
     npages: 5,
 };
 
+/// Pages of the regions of mspec that it looks at.
+const REGION_NPAGES: u64 = 13;
+/// The largest register of bsr that the standard check looks at, in pages.
+const CHECKED_NPAGES: u64 = 64;
+
 /// Every file of these drivers on a machine with these windows, as the standard check
 /// asks for them: of agp, as [`preparations`] leave it.
 pub fn files(plan: &Plan) -> Vec<Arc<FileContract>> {
@@ -57,7 +63,9 @@ pub fn files(plan: &Plan) -> Vec<Arc<FileContract>> {
         files.push(hpet(first));
         files.push(bsr_small(first));
     }
-    let registers = (0..).zip(own()).filter(|(_, window)| !window.read_only);
+    // A register is one like another: the small ones tell all that there is to tell.
+    let is_checked = |window: &WindowPlan| !window.read_only && window.npages <= CHECKED_NPAGES;
+    let registers = (0..).zip(own()).filter(|(_, window)| is_checked(window));
     files.extend(registers.map(|(index, window)| bsr(index, window)));
     if let Some(aperture) = aperture(plan) {
         files.push(agp_client(aperture, CHECKED));
@@ -71,6 +79,21 @@ fn aperture(plan: &Plan) -> Option<&WindowPlan> {
     let whole = |window: &WindowPlan| window.npages.is_multiple_of(MIB / PAGE_SIZE);
     let mut windows = plan.windows.iter();
     windows.find(|window| !window.read_only && window.name != HPET_NAME && whole(window))
+}
+
+/// mspec: regions of RAM, cached or not.
+pub fn regions() -> Vec<RegionContract> {
+    let kinds = [
+        ("mspec", MemoryType::WriteBack),
+        ("mspec-uncached", MemoryType::UncachedMinus),
+    ];
+    let region = |(file, memory_type)| RegionContract {
+        name: format!("persona/{file}"),
+        path: format!("/dev/mapwitness-{file}"),
+        npages: REGION_NPAGES,
+        memory_type,
+    };
+    kinds.map(region).to_vec()
 }
 
 /// Makes the calling process a client of both bridges of agp.

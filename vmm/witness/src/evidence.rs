@@ -40,7 +40,17 @@ impl PageEvidence {
     /// Whether the second-level entry, as far as it and the device's frame are
     /// known, leads to that frame.
     fn frames_agree(&self) -> bool {
-        let (Some(Ok(entry)), Some(Ok(pfn))) = (&self.second_level, &self.device_frame) else {
+        self.leads_to(self.device_frame.as_ref())
+    }
+
+    /// Whether the second-level entry, as far as it and the frame behind the memslot
+    /// are known, leads to that frame.
+    pub fn ends_agree(&self) -> bool {
+        self.leads_to(self.slot_frame.as_ref())
+    }
+
+    fn leads_to(&self, frame: Option<&Frame>) -> bool {
+        let (Some(Ok(entry)), Some(Ok(pfn))) = (&self.second_level, frame) else {
             return true;
         };
         let leads_to = |found: &walk::Translation<_>| Pfn::containing(found.address) == *pfn;

@@ -2,6 +2,7 @@
 
 mod below;
 mod data;
+mod ram;
 mod verdict;
 mod words;
 
@@ -13,6 +14,7 @@ use monitor::SlotUse;
 use walk::{MemoryType, Translation};
 
 pub use data::{Unmet as UnmetData, judge_data};
+pub use ram::{RamContent, RamPage, judge_ram};
 pub use verdict::{Mismatch, PageVerdict, Unwitnessed};
 
 use crate::contract::{Access, DevicePage, Expected, Plan};

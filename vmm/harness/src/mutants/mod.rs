@@ -139,6 +139,7 @@ fn driver(guest: &Guest, name: &str) -> Driver {
             parameters: format!("variant={name}"),
         }],
         files: files::all(guest.plan()),
+        regions: Vec::new(),
         preparations: Vec::new(),
     }
 }

@@ -90,7 +90,7 @@ fn is_within(gpa: Gpa, len_bytes: u64, window: &WindowPlan) -> bool {
 }
 
 /// An entry in words.
-fn describe(entry: &Entry) -> String {
+pub(super) fn describe(entry: &Entry) -> String {
     let error = match &entry.walked {
         Ok(found) => return describe_leaf(found),
         Err(error) => error,

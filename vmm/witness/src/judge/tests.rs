@@ -7,6 +7,7 @@ mod content;
 mod fixture;
 mod host;
 mod leaves;
+mod ram;
 mod walks;
 
 use addr::{Gpa, Level, Pfn};
