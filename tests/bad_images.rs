@@ -151,10 +151,7 @@ fn a_driver_that_finds_no_window_to_offer() {
         windows: Vec::new(),
         ..impatient_config()
     };
-    assert_says(
-        &failure(&config),
-        &["/dev/mapwitness-eager0", "probe failed"],
-    );
+    assert_says(&failure(&config), &["/dev/mapwitness-", "probe failed"]);
 }
 
 #[test]
@@ -169,7 +166,8 @@ fn an_agent_of_another_version() {
     let error = Guest::greeted(vm, Stamps::new(0))
         .err()
         .expect("another version");
-    assert_says(&chain(&error), &["speaks version 2", "images build"]);
+    let spoken = format!("speaks version {}", wire::VERSION + 1);
+    assert_says(&chain(&error), &[&spoken, "images build"]);
 }
 
 #[test]
