@@ -47,6 +47,15 @@ const WITH_DEBUGGER: [&str; 3] = [
     "--disable-debugger-gui",
 ];
 const FLAGS: &str = "-O3 -g0";
+/// What is mended in the source, which is also part of the key: when a guest is entered
+/// with its interrupts off, version 3.0 holds the host's back as well, though they are
+/// to end the guest's run (SDM volume 3C, 27.4.1, external-interrupt exiting). A guest
+/// that waits so for its host would wait for ever.
+const MENDED: (&str, &str, &str) = (
+    "cpu/vmx.cc",
+    "  BX_CPU_THIS_PTR in_vmx_guest = true;\n",
+    "  BX_CPU_THIS_PTR in_vmx_guest = true;\n  handleInterruptMaskChange();\n",
+);
 /// Files that are compiled: what progress is measured by.
 const COMPILED: u64 = 472;
 
@@ -71,6 +80,15 @@ pub enum Error {
         status: String,
         /// The end of what it said.
         tail: String,
+    },
+    /// The source is another than the one that is to be mended.
+    #[error(
+        "building Bochs: {file} does not enter a guest in the one place that is known; use \
+         the source of version 3.0"
+    )]
+    Foreign {
+        /// File in the source.
+        file: &'static str,
     },
     /// A file could not be used or a program not started.
     #[error("building Bochs: cannot {action}")]
@@ -141,6 +159,7 @@ fn key(source: &Source, flavour: Flavour) -> Result<Key, Error> {
     let key = Key::new()
         .text("options", &flavour.options().join(" "))
         .text("flags", FLAGS)
+        .text("mended", MENDED.2)
         .text("compiler", compiler.unwrap_or_default().trim());
     source.add_to_key(key)
 }
@@ -173,6 +192,7 @@ fn build(flavour: Flavour, archive: &Path, dir: &Path, progress: &Progress) -> R
     let mut unpack = Command::new("tar");
     unpack.args(["--strip-components=1", "-xf"]).arg(archive);
     run(unpack.arg("-C").arg(&tree), "tar", |_| ())?;
+    mend(&tree)?;
     let step = progress.step(flavour.title(), Some(COMPILED));
     let mut configure = Command::new("./configure");
     configure
@@ -196,6 +216,16 @@ fn build(flavour: Flavour, archive: &Path, dir: &Path, progress: &Progress) -> R
         fs::remove_file(archive).map_err(doing("remove its source archive"))?;
     }
     Ok(())
+}
+
+fn mend(tree: &Path) -> Result<(), Error> {
+    let (file, wrong, right) = MENDED;
+    let path = tree.join(file);
+    let text = fs::read_to_string(&path).map_err(doing(format!("read {file}")))?;
+    if text.matches(wrong).count() != 1 {
+        return Err(Error::Foreign { file });
+    }
+    fs::write(&path, text.replace(wrong, right)).map_err(doing(format!("write {file}")))
 }
 
 fn run(command: &mut Command, step: &str, mut line: impl FnMut(&str)) -> Result<(), Error> {
@@ -241,6 +271,20 @@ mod tests {
             build(Flavour::Fast, &archive, &dir, &Progress::hidden()).expect_err("no source");
         assert!(error.to_string().contains("tar ended with"), "{error}");
         assert!(archive.exists());
+    }
+
+    #[test]
+    fn a_source_that_cannot_be_mended_is_not_built() {
+        let tree = tempfile::tempdir().expect("folder");
+        let path = tree.path().join(MENDED.0);
+        fs::create_dir(path.parent().expect("a folder")).expect("made");
+        fs::write(&path, format!("{{\n{}}}\n", MENDED.1)).expect("written");
+        mend(tree.path()).expect("mended");
+        let mended = fs::read_to_string(&path).expect("there");
+        assert_eq!(mended, format!("{{\n{}}}\n", MENDED.2));
+        fs::write(&path, "another version\n").expect("written");
+        let error = mend(tree.path()).expect_err("foreign");
+        assert!(error.to_string().contains("version 3.0"), "{error}");
     }
 
     #[test]
