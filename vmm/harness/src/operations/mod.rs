@@ -8,7 +8,7 @@ pub(crate) use check::check_operations;
 
 use std::sync::Arc;
 
-use contract::{Answer, FileContract};
+use contract::{Answer, FileContract, Offset};
 use wire::{Prot, Sharing};
 
 use crate::error::HarnessError;
@@ -77,6 +77,11 @@ impl Subject {
     pub fn of(files: &[Arc<FileContract>], file: usize) -> Option<Self> {
         let contract = files.get(file)?;
         let range = contract.ranges.first()?;
+        // A piece of such a mapping shows its pages by where the whole began, which the
+        // model does not keep.
+        if range.offset == Offset::Any {
+            return None;
+        }
         let npages = range.npages.min(Self::MOST_NPAGES);
         let subject = Self {
             file,
