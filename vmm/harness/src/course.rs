@@ -6,6 +6,7 @@ use addr::PAGE_SIZE;
 use wire::Fd;
 use witness::{Expected, Leaves, Link, Links, Mismatch};
 
+use crate::check_watch::Watching;
 use crate::error::HarnessError;
 use crate::guest::Guest;
 use crate::mapping::{Mapping, MappingSpec, Presence};
@@ -29,7 +30,7 @@ struct Phase {
 /// something wrong is the last. One that uses all pages must come at the end.
 const PHASES: [Phase; 3] = [
     Phase {
-        name: "before touch",
+        name: BEFORE_TOUCH,
         applies: |_| true,
         look: before_touch,
     },
@@ -45,11 +46,13 @@ const PHASES: [Phase; 3] = [
     },
 ];
 
+/// The phase in which the guest has not run since mmap.
+const BEFORE_TOUCH: &str = "before touch";
 /// The phase whose links are those of the report.
 const IN_USE: &str = "in use";
 
 /// Maps `spec` through `fd`, holds the mapping against its contract from then on
-/// until after munmap, and adds what was seen to `tally`.
+/// until after munmap, and adds what was seen to the tally.
 ///
 /// # Errors
 /// [`HarnessError`] when that cannot be done. A mapping that is wrong is no error.
@@ -58,25 +61,32 @@ pub(crate) fn check_mapping(
     fd: Fd,
     spec: &MappingSpec,
     name: String,
-    tally: &mut Tally,
+    (tally, watching): (&mut Tally, &mut Watching),
 ) -> Result<MappingReport, HarnessError> {
     let mut course = Course {
         report: MappingReport::new(name, spec),
         tally: Tally::of_mapping(present_in_use(guest, spec)),
+        watching,
     };
-    match guest.map(fd, spec)? {
+    course.watching.begin(guest, spec)?;
+    let answer = guest.map(fd, spec)?;
+    match &answer {
         Ok(mapping) => {
-            let sound = course.run(guest, &mapping)?;
+            let sound = course.run(guest, mapping)?;
+            course.watching.phase(guest, "munmap");
             let unmapped = guest.munmap(mapping.gva, spec.len_bytes())?;
             needed(|| "munmap".into(), unmapped)?;
             if sound {
-                course.look("after munmap", guest.witness(&mapping, &Presence::Nothing)?);
+                course.look("after munmap", guest.witness(mapping, &Presence::Nothing)?);
             }
         }
         Err(refusal) => {
-            course.look("mmap", refused(spec, refusal));
+            course.look("mmap", refused(spec, *refusal));
         }
     }
+    course.watching.withdraw(guest, spec)?;
+    let mapping = answer.as_ref().ok();
+    course.watching.finish(guest, mapping, &mut course.report);
     tally.add(&course.tally);
     Ok(course.report)
 }
@@ -89,18 +99,20 @@ fn present_in_use(guest: &Guest, spec: &MappingSpec) -> u64 {
 }
 
 /// A mapping's report as it grows, phase by phase.
-struct Course {
+struct Course<'w> {
     report: MappingReport,
     tally: Tally,
+    watching: &'w mut Watching,
 }
 
-impl Course {
+impl Course<'_> {
     /// Everything between mmap and munmap. Says whether all was well.
     fn run(&mut self, guest: &mut Guest, mapping: &Mapping) -> Result<bool, HarnessError> {
         for phase in &PHASES {
             if !(phase.applies)(&mapping.spec) {
                 continue;
             }
+            self.watching.phase(guest, phase.name);
             let judged = (phase.look)(guest, mapping)?;
             if phase.name == IN_USE {
                 self.tally.links.add(&judged.links);
@@ -109,6 +121,13 @@ impl Course {
             }
             if !self.look(phase.name, judged) {
                 return Ok(false);
+            }
+            match phase.name {
+                IN_USE => self.watching.used(guest, &mapping.spec),
+                // The look had entries made, and the guest's accesses are to leave
+                // records.
+                BEFORE_TOUCH => self.watching.withdraw(guest, &mapping.spec)?,
+                _ => {}
             }
         }
         Ok(true)
@@ -184,6 +203,7 @@ impl MappingReport {
             phases: Vec::new(),
             failed_phase: None,
             mismatch: None,
+            timeline: None,
         }
     }
 }
