@@ -66,6 +66,10 @@ pub struct CheckArgs {
     /// guest-walk, memslot, host-frame, second-level or stamp
     #[arg(long, value_name = "LINK", value_delimiter = ',')]
     pub require: Vec<Link>,
+    /// Show when each second-level entry came and went, by KVM's own records, and end
+    /// with status 2 where that could not be told
+    #[arg(long)]
+    pub timeline: bool,
     /// Variant of the driver, as listed in guest-module/variants.txt
     #[arg(long, value_name = "NAME", default_value = "good")]
     pub driver_variant: String,

@@ -8,6 +8,7 @@ use guest_images::handover::{self, Images};
 use harness::{CheckOptions, Guest, Report, Verdict};
 use monitor::VmConfig;
 use provision::Progress;
+use witness::timeline;
 
 use crate::args::CheckArgs;
 use crate::carried::{self, Errand};
@@ -91,7 +92,8 @@ fn check(options: &CheckArgs, mut image: GuestImage) -> anyhow::Result<Report> {
 
 fn print(options: &CheckArgs, mut report: Report) -> Exit {
     let missing = report.missing(&options.require);
-    if !missing.is_empty() && report.verdict == Verdict::Pass {
+    let untold = options.timeline && !tells_when(&report);
+    if (untold || !missing.is_empty()) && report.verdict == Verdict::Pass {
         report.verdict = Verdict::Error;
     }
     if options.json {
@@ -103,7 +105,13 @@ fn print(options: &CheckArgs, mut report: Report) -> Exit {
             }
         }
     } else {
+        if options.timeline {
+            print!("{}", table::courses(&report));
+        }
         print!("{}", table::render(&report, carried::colour()));
+    }
+    if untold {
+        eprintln!("mapwitness: the timeline is required and was not witnessed");
     }
     for link in &missing {
         eprintln!(
@@ -117,6 +125,11 @@ fn print(options: &CheckArgs, mut report: Report) -> Exit {
         Verdict::Fail => Exit::Fail,
         Verdict::Error => Exit::NotChecked,
     }
+}
+
+/// Whether the timeline is complete.
+fn tells_when(report: &Report) -> bool {
+    report.timeline.verdict != timeline::Verdict::Unwitnessed
 }
 
 /// Says why nothing was checked; with `--json` as a document, too.

@@ -5,9 +5,9 @@ use std::fmt::Write;
 
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{Attribute, Cell, CellAlignment, Color, Table};
-use harness::report::{FileReport, PromiseReport, RefusalReport};
+use harness::report::{FileReport, PromiseReport, RefusalReport, TimelineReport};
 use harness::{Report, Verdict};
-use witness::{Leaves, Link, Mismatch};
+use witness::{Leaves, Link, Mismatch, timeline};
 
 /// The whole report, in colours if `colour`.
 pub fn render(report: &Report, colour: bool) -> String {
@@ -15,6 +15,54 @@ pub fn render(report: &Report, colour: bool) -> String {
     // Writing to a String never fails.
     let _ = write_report(&mut text, report, colour);
     text
+}
+
+/// The timeline of each mapping, line by line.
+pub fn courses(report: &Report) -> String {
+    let mut text = String::new();
+    for mapping in &report.mappings {
+        let Some(timeline) = &mapping.timeline else {
+            continue;
+        };
+        // Writing to a String never fails.
+        let _ = writeln!(text, "timeline of {}:", mapping.name);
+        for line in &timeline.course {
+            let _ = writeln!(text, "  {line}");
+        }
+    }
+    text
+}
+
+fn write_timeline(text: &mut String, timeline: &TimelineReport) -> std::fmt::Result {
+    let counts = &timeline.counts;
+    let word = match timeline.verdict {
+        timeline::Verdict::Pass => "PASS",
+        timeline::Verdict::Fail => "FAIL",
+        timeline::Verdict::Unwitnessed => "not witnessed",
+    };
+    writeln!(
+        text,
+        "timeline: {word}: {} entries set ({} for accesses of the guest, {} by pre-fault), {} \
+         changed, {} zapped; {} records, {} lost",
+        counts.set,
+        counts.set_by_guest,
+        counts.set_by_host,
+        counts.changed,
+        counts.zapped,
+        counts.events,
+        counts.lost,
+    )?;
+    for finding in &timeline.findings {
+        writeln!(
+            text,
+            "FAIL timeline, {}: {}: expected {}, found {} (record #{})",
+            finding.phase, finding.name, finding.expected, finding.found, finding.order
+        )?;
+    }
+    for reason in &timeline.unwitnessed {
+        writeln!(text, "not witnessed: timeline: {reason}")?;
+    }
+    Ok(())
 }
 
 fn write_report(text: &mut String, report: &Report, colour: bool) -> std::fmt::Result {
@@ -56,6 +104,7 @@ fn write_report(text: &mut String, report: &Report, colour: bool) -> std::fmt::R
     for unheard in &report.unwitnessed {
         writeln!(text, "not witnessed: {}: {}", unheard.link, unheard.reason)?;
     }
+    write_timeline(text, &report.timeline)?;
     let failed = report
         .mappings
         .iter()

@@ -166,6 +166,17 @@ impl Level {
     pub const fn number(self) -> u8 {
         self as u8
     }
+    /// The level of this number, if there is one.
+    pub const fn numbered(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Pte),
+            2 => Some(Self::Pmd),
+            3 => Some(Self::Pud),
+            4 => Some(Self::P4d),
+            5 => Some(Self::Pgd),
+            _ => None,
+        }
+    }
     /// The level below, or `None` below [`Level::Pte`].
     pub const fn lower(self) -> Option<Self> {
         match self {
@@ -208,6 +219,15 @@ mod tests {
         assert_eq!(Gva::new(u64::MAX).checked_add(1), None);
         assert_eq!(Hva::new(4).checked_offset_from(Hva::new(5)), None);
         assert_eq!(Pfn::new(u64::MAX).checked_add(1), None);
+    }
+
+    #[test]
+    fn numbers_and_levels_are_one_to_one() {
+        let levels: [_; 256] = core::array::from_fn(|number| {
+            let number = u8::try_from(number).expect("small");
+            Level::numbered(number).inspect(|level| assert_eq!(level.number(), number))
+        });
+        assert_eq!(levels.iter().flatten().count(), 5);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use contract::{Answer, FileContract, Named, Request};
 use wire::{Fd, OpenMode};
 use witness::Mismatch;
 
+use crate::check_watch::Watching;
 use crate::course::check_mapping;
 use crate::error::HarnessError;
 use crate::guest::Guest;
@@ -39,7 +40,7 @@ pub(crate) struct Answers {
 pub(crate) fn check_answers(
     guest: &mut Guest,
     file: &Arc<FileContract>,
-    tally: &mut Tally,
+    (tally, watching): (&mut Tally, &mut Watching),
 ) -> Result<Answers, HarnessError> {
     let mut answers = Answers::default();
     for Named { name, request } in file.requests() {
@@ -48,7 +49,7 @@ pub(crate) fn check_answers(
             Answer::Maps => {
                 let fd = open(guest, &file.path, request.open)?;
                 let spec = MappingSpec::of_request(file, &request);
-                let report = check_mapping(guest, fd, &spec, name, tally)?;
+                let report = check_mapping(guest, fd, &spec, name, (&mut *tally, &mut *watching))?;
                 close(guest, fd)?;
                 answers.mappings.push(report);
             }

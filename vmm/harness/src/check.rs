@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use contract::FileContract;
 use witness::second_level::LiveTables;
+use witness::timeline;
 
 use crate::answers::check_answers;
+use crate::check_watch::Watching;
 use crate::course::check_mapping;
 use crate::driver::Driver;
 use crate::error::HarnessError;
@@ -50,8 +52,9 @@ pub fn check(
     let modules = guest.load_modules(driver)?;
     guest.prepare(driver)?;
     let mut found = Found::default();
+    let mut watching = Watching::start(guest);
     for file in &driver.files {
-        found.add(check_file(guest, file)?);
+        found.add(check_file(guest, file, &mut watching)?);
     }
     for region in &driver.regions {
         found.add(check_region_file(guest, region)?);
@@ -71,7 +74,10 @@ pub fn check(
     }
     let kernel_complaints = guest.kernel_complaints()?;
 
-    let all_pass = found.all_pass() && kernel_complaints.is_empty();
+    let timeline = watching.report(guest);
+    let all_pass = found.all_pass()
+        && kernel_complaints.is_empty()
+        && timeline.verdict != timeline::Verdict::Fail;
     let verdict = match (all_pass, found.tally.present) {
         (true, 0) => Verdict::Error,
         (all_pass, _) => Verdict::of(all_pass),
@@ -88,6 +94,7 @@ pub fn check(
         absences_checked: found.tally.absent,
         unwitnessed: found.tally.unwitnessed(),
         links: found.tally.links,
+        timeline,
         files: found.files,
         mappings: found.mappings,
         refusals: found.refusals,
@@ -148,7 +155,11 @@ impl Found {
     }
 }
 
-fn check_file(guest: &mut Guest, file: &Arc<FileContract>) -> Result<Found, HarnessError> {
+fn check_file(
+    guest: &mut Guest,
+    file: &Arc<FileContract>,
+    watching: &mut Watching,
+) -> Result<Found, HarnessError> {
     let mut found = Found::default();
     for range in &file.ranges {
         let spec = MappingSpec::whole(file, range);
@@ -161,11 +172,11 @@ fn check_file(guest: &mut Guest, file: &Arc<FileContract>) -> Result<Found, Harn
             _ => format!("{}: the range at page {}", file.name, spec.first_page),
         };
         let fd = open(guest, &file.path, file.widest_mode())?;
-        let report = check_mapping(guest, fd, &spec, name, &mut found.tally)?;
+        let report = check_mapping(guest, fd, &spec, name, (&mut found.tally, watching))?;
         close(guest, fd)?;
         found.mappings.push(report);
     }
-    let answers = check_answers(guest, file, &mut found.tally)?;
+    let answers = check_answers(guest, file, (&mut found.tally, watching))?;
     found.mappings.extend(answers.mappings);
     found.refusals = answers.refusals;
     found.promises = check_promises(guest, file)?;

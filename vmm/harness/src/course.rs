@@ -6,6 +6,7 @@ use addr::PAGE_SIZE;
 use wire::Fd;
 use witness::{Expected, Leaves, Link, Links, Mismatch};
 
+use crate::check_watch::Watching;
 use crate::error::HarnessError;
 use crate::guest::Guest;
 use crate::mapping::{Mapping, MappingSpec, Presence};
@@ -29,7 +30,7 @@ struct Phase {
 /// something wrong is the last. One that uses all pages must come at the end.
 const PHASES: [Phase; 3] = [
     Phase {
-        name: "before touch",
+        name: BEFORE_TOUCH,
         applies: |_| true,
         look: before_touch,
     },
@@ -45,6 +46,8 @@ const PHASES: [Phase; 3] = [
     },
 ];
 
+/// The phase in which the guest has not run since mmap.
+const BEFORE_TOUCH: &str = "before touch";
 /// The phase whose links are those of the report.
 const IN_USE: &str = "in use";
 
@@ -58,20 +61,26 @@ pub(crate) fn check_mapping(
     fd: Fd,
     spec: &MappingSpec,
     name: String,
-    tally: &mut Tally,
+    (tally, watching): (&mut Tally, &mut Watching),
 ) -> Result<MappingReport, HarnessError> {
     let mut course = Course::new(name, spec, present_in_use(guest, spec));
-    match guest.map(fd, spec)? {
+    watching.begin(guest, spec)?;
+    let answer = guest.map(fd, spec)?;
+    match &answer {
         Ok(mapping) => {
-            let sound = course.run(guest, &mapping)?;
+            let sound = course.run(guest, mapping, watching)?;
+            watching.phase(guest, "munmap");
             let unmapped = guest.munmap(mapping.gva, spec.len_bytes())?;
             needed(|| "munmap".into(), unmapped)?;
             if sound {
-                course.look("after munmap", guest.witness(&mapping, &Presence::Nothing)?);
+                course.look("after munmap", guest.witness(mapping, &Presence::Nothing)?);
             }
         }
-        Err(refusal) => course.refused(spec, refusal),
+        Err(refusal) => course.refused(spec, *refusal),
     }
+    watching.withdraw(guest, spec)?;
+    let mapping = answer.as_ref().ok();
+    watching.finish(guest, mapping, &mut course.report);
     Ok(course.end(tally))
 }
 
@@ -109,11 +118,17 @@ impl Course {
     }
 
     /// Everything between mmap and munmap. Says whether all was well.
-    fn run(&mut self, guest: &mut Guest, mapping: &Mapping) -> Result<bool, HarnessError> {
+    fn run(
+        &mut self,
+        guest: &mut Guest,
+        mapping: &Mapping,
+        watching: &mut Watching,
+    ) -> Result<bool, HarnessError> {
         for phase in &PHASES {
             if !(phase.applies)(&mapping.spec) {
                 continue;
             }
+            watching.phase(guest, phase.name);
             let judged = (phase.look)(guest, mapping)?;
             let sound = match phase.name {
                 IN_USE => self.in_use(judged),
@@ -121,6 +136,13 @@ impl Course {
             };
             if !sound {
                 return Ok(false);
+            }
+            match phase.name {
+                IN_USE => watching.used(guest, &mapping.spec),
+                // The look had entries made, and the guest's accesses are to leave
+                // records.
+                BEFORE_TOUCH => watching.withdraw(guest, &mapping.spec)?,
+                _ => {}
             }
         }
         Ok(true)
@@ -204,6 +226,7 @@ impl MappingReport {
             phases: Vec::new(),
             failed_phase: None,
             mismatch: None,
+            timeline: None,
         }
     }
 }

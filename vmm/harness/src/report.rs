@@ -1,6 +1,7 @@
 //! What a check found, as data: the JSON document, and what the table is drawn from.
 
 use serde::Serialize;
+use witness::timeline::{self, Counts, Finding, Timeline};
 use witness::{Leaves, Link, Links, Mismatch};
 
 /// Outcome of a mapping or of a whole check.
@@ -91,6 +92,25 @@ pub struct MappingReport {
     pub failed_phase: Option<&'static str>,
     /// The first page that is not what it must be.
     pub mismatch: Option<Mismatch>,
+    /// When its second-level entries came and went, by KVM's own records. `None` where
+    /// these cannot be had.
+    pub timeline: Option<Timeline>,
+}
+
+/// The timelines of all mappings together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TimelineReport {
+    /// Outcome over all of them.
+    pub verdict: timeline::Verdict,
+    /// Sums over all of them.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// Entries that were not as they must be; the first few of each mapping.
+    pub findings: Vec<Finding>,
+    /// Tracepoints that this kernel lacks and that could be done without.
+    pub absent_tracepoints: Vec<String>,
+    /// Why not everything could be told.
+    pub unwitnessed: Vec<String>,
 }
 
 /// Pages that are mapped alike.
@@ -175,6 +195,8 @@ pub struct Report {
     pub links: Links,
     /// Links that were not heard for every page, with the reason.
     pub unwitnessed: Vec<Unwitnessed>,
+    /// When second-level entries came and went.
+    pub timeline: TimelineReport,
     /// Sums for each file.
     pub files: Vec<FileReport>,
     /// Every mapping.

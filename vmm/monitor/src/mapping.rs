@@ -119,6 +119,24 @@ impl View {
         Ok(())
     }
 
+    /// Takes all access to the view away and gives it back. The kernel tells whoever
+    /// follows this process's page tables, KVM among them, that their entries are
+    /// void. The pages stay where they are. Nobody must use the view meanwhile.
+    pub(crate) fn withdraw(&self) -> io::Result<()> {
+        self.protect(libc::PROT_NONE)?;
+        self.protect(libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    fn protect(&self, prot: i32) -> io::Result<()> {
+        // SAFETY: the range is this view's own mapping, to which nobody holds a
+        // reference, and whoever calls sees to it that nobody reads or writes it.
+        let changed = unsafe { libc::mprotect(self.base.cast(), self.len_bytes(), prot) };
+        if changed != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
     /// Number of pages.
     pub(crate) fn npages(&self) -> usize {
         self.npages

@@ -13,6 +13,8 @@ use vmm_sys_util::ioctl::ioctl_with_mut_ref;
 use vmm_sys_util::ioctl_iowr_nr;
 use vmm_sys_util::signal::{Killable, SIGRTMIN};
 
+use crate::threads::{self, Noted};
+
 // Documentation/virt/kvm/api.rst, 4.143.
 ioctl_iowr_nr!(KVM_PRE_FAULT_MEMORY, KVMIO, 0xd5, kvm_pre_fault_memory);
 
@@ -27,8 +29,13 @@ const KICK_AGAIN: Duration = Duration::from_millis(10);
 /// of the guest would, without one. Both are multiples of the page size.
 ///
 /// With a root that was retired, Linux 6.12 tries for ever and only a signal ends
-/// that, so the call is made on a thread that can be given one.
-pub(crate) fn prefault(vcpu: &VcpuFd, start: Gpa, len_bytes: u64) -> io::Result<()> {
+/// that, so the call is made on a thread that can be given one. Its number is noted.
+pub(crate) fn prefault(
+    vcpu: &VcpuFd,
+    threads: &Noted,
+    start: Gpa,
+    len_bytes: u64,
+) -> io::Result<()> {
     let fd = vcpu.as_raw_fd();
     let range = kvm_pre_fault_memory {
         gpa: start.raw(),
@@ -36,12 +43,17 @@ pub(crate) fn prefault(vcpu: &VcpuFd, start: Gpa, len_bytes: u64) -> io::Result<
         ..Default::default()
     };
     let (done, outcome) = channel();
+    let (started, tid) = channel();
     let worker = thread::Builder::new()
         .name("prefault".into())
         .spawn(move || {
-            // The other end waits for this thread in any case.
+            // The other ends wait for this thread in any case.
+            let _ = started.send(threads::current());
             let _ = done.send(prefault_range(fd, range));
         })?;
+    if let Ok(tid) = tid.recv() {
+        threads.note(tid);
+    }
     let deadline = Instant::now() + PATIENCE;
     let mut wait = PATIENCE;
     let result = loop {

@@ -19,6 +19,7 @@ use crate::boot::Entry;
 use crate::bus::{Bus, Request};
 use crate::cpuid;
 use crate::error::{End, VmError};
+use crate::threads;
 
 /// `IA32_MISC_ENABLE` and its fast-string bit (SDM volume 4, table 2-2).
 const MSR_MISC_ENABLE: u32 = 0x1a0;
@@ -119,6 +120,7 @@ pub(crate) struct Vcpu {
     fd: Arc<Mutex<VcpuFd>>,
     run: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    tid: i32,
 }
 
 impl Vcpu {
@@ -133,15 +135,31 @@ impl Vcpu {
         install_kick_handler()?;
         let fd = Arc::new(Mutex::new(fd));
         let (run, orders) = channel();
+        let (started, tid) = channel();
         let thread = thread::Builder::new().name(format!("vcpu{index}")).spawn({
             let fd = Arc::clone(&fd);
-            move || serve(index, &fd, &shared, &orders, &reports)
+            move || {
+                // The other end waits for it.
+                let _ = started.send(threads::current());
+                serve(index, &fd, &shared, &orders, &reports);
+            }
         });
+        let thread = thread.map_err(VmError::host("start a vCPU thread"))?;
+        let tid = tid
+            .recv()
+            .map_err(io::Error::other)
+            .map_err(VmError::host("learn the number of a vCPU thread"))?;
         Ok(Self {
             fd,
             run: Some(run),
-            thread: Some(thread.map_err(VmError::host("start a vCPU thread"))?),
+            thread: Some(thread),
+            tid,
         })
+    }
+
+    /// The kernel's number of its thread.
+    pub(crate) fn tid(&self) -> i32 {
+        self.tid
     }
 
     /// Lets the vCPU run until it reports.

@@ -27,6 +27,7 @@ use crate::hpet::Hpet;
 use crate::layout;
 use crate::prefault::prefault;
 use crate::slots::{MemSlot, Offer, Slots};
+use crate::threads::{Noted, Threads};
 use crate::vcpu::{self, Report, Shared, Vcpu};
 use crate::window::{self, Window};
 
@@ -45,6 +46,7 @@ pub struct Vm {
     pub(crate) slots: Slots,
     pub(crate) windows: Vec<Window>,
     pub(crate) hpet: Option<Hpet>,
+    prefault_threads: Noted,
     pub(crate) console: Console,
     pub(crate) echo: bool,
     pub(crate) hang_after: Duration,
@@ -113,6 +115,7 @@ impl Vm {
             slots,
             windows,
             hpet,
+            prefault_threads: Noted::default(),
             console,
             echo: config.echo_console,
             hang_after: config.hang_after,
@@ -239,10 +242,35 @@ impl Vm {
     /// or no memslot backs all of it.
     pub fn prefault(&self, start: Gpa, len_bytes: u64) -> Result<(), VmError> {
         let fd = self.frozen_vcpu()?.fd();
-        prefault(&fd, start, len_bytes).map_err(|source| VmError::Kvm {
+        prefault(&fd, &self.prefault_threads, start, len_bytes).map_err(|source| VmError::Kvm {
             call: "KVM_PRE_FAULT_MEMORY",
             source,
         })
+    }
+
+    /// Takes the memory of window `index` away from this process's page tables and
+    /// gives it back, upon which KVM drops every second-level entry that leads there.
+    /// Contents, frames and memslots stay; the guest's next access makes a new entry.
+    ///
+    /// # Errors
+    /// [`VmError::Config`] without such a window; [`VmError::Host`] when the kernel
+    /// refuses, after which the window may be out of reach.
+    pub fn forget_window(&mut self, index: usize) -> Result<(), VmError> {
+        let window = self
+            .windows
+            .get(index)
+            .ok_or_else(|| VmError::Config(format!("no window {index}")))?;
+        window
+            .withdraw()
+            .map_err(VmError::host("withdraw a window's memory"))
+    }
+
+    /// The threads through which this VM alone reaches KVM.
+    pub fn threads(&self) -> Threads {
+        Threads {
+            vcpus: self.vcpus.iter().map(Vcpu::tid).collect(),
+            prefault: self.prefault_threads.all(),
+        }
     }
 
     fn frozen_vcpu(&self) -> Result<&Vcpu, VmError> {

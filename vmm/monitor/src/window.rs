@@ -78,6 +78,12 @@ impl Window {
         self.slot_view.base()
     }
 
+    /// Takes the memslot's pages out of this process's page tables and puts them back.
+    /// Nobody must be using the memslot's mapping meanwhile.
+    pub(crate) fn withdraw(&self) -> std::io::Result<()> {
+        self.slot_view.withdraw()
+    }
+
     /// Where the host's own mapping has device page `page`; `None` beyond the
     /// window. The guest never reaches memory through this mapping.
     pub fn ledger_hva(&self, page: u64) -> Option<Hva> {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use addr::Level;
+use addr::{Hpa, Level};
 use walk::{EptRegs, NptRegs, SecondLevel, UnsupportedMode, eptp};
 
 use crate::error::Error;
@@ -36,7 +36,11 @@ pub struct Processor {
 }
 
 impl Processor {
-    pub(crate) fn of_this_host() -> Result<Self, Error> {
+    /// This host's.
+    ///
+    /// # Errors
+    /// [`Error`] when it has no second level or does not tell its size.
+    pub fn of_this_host() -> Result<Self, Error> {
         let text = fs::read_to_string(CPUINFO).map_err(|source| Error::Processor {
             path: CPUINFO,
             source,
@@ -87,6 +91,19 @@ impl Processor {
     /// Kind of the tables.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Tells what single entries map, wherever their root is.
+    ///
+    /// # Errors
+    /// [`UnsupportedMode`] for a size of addresses that no processor has.
+    pub fn entries(&self) -> Result<SecondLevel, UnsupportedMode> {
+        self.walker(&Root {
+            table: Hpa::new(0),
+            top: Level::P4d,
+            listed: false,
+            memslots_generation: 0,
+        })
     }
 
     pub(crate) fn walker(&self, root: &Root) -> Result<SecondLevel, UnsupportedMode> {

@@ -73,7 +73,7 @@ pub use extents::Extent;
 pub use guest::{GuestTables, PagingRegs, Vendor, walk_guest};
 pub use kvm::Spte;
 pub use memory_type::MemoryType;
-pub use second_level::{EptRegs, NptRegs, SecondLevel, eptp};
+pub use second_level::{EptRegs, Mapped, NptRegs, SecondLevel, eptp};
 pub use steps::{Step, Steps};
 pub use table::{AddressSpace, TableRead};
 pub use translation::{Access, EptLeaf, Translation};

@@ -72,6 +72,17 @@ pub const fn eptp(root: Hpa, top: Level, accessed_dirty: bool) -> u64 {
     root.raw() | recording | depth | 6
 }
 
+/// A page that an entry maps, whatever leads to the entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapped {
+    /// First byte of the page.
+    pub address: Hpa,
+    /// Level of the entry, which tells the page's size.
+    pub level: Level,
+    /// Whether the entry lets stores through.
+    pub write: bool,
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Ept { accessed_dirty: bool },
@@ -197,6 +208,24 @@ impl SecondLevel {
             Kind::Ept { .. } => Spte::of_ept(raw),
             Kind::Npt { .. } => Spte::of_npt(raw),
         }
+    }
+
+    /// What an entry maps by itself, as KVM left it in a table of this level: `None`
+    /// for one that names a table, or that KVM does not count as present.
+    ///
+    /// Entries whose accesses KVM took away to notice the next one still map.
+    pub const fn maps(&self, level: Level, raw: u64) -> Option<Mapped> {
+        let present = matches!(self.spte(raw), Spte::Present | Spte::AccessTracked);
+        if !present || !self.format.is_leaf(level, raw) {
+            return None;
+        }
+        let frame = raw & self.format.frame_mask & !(level.bytes() - 1);
+        let translates = self.format.is_present(raw);
+        Some(Mapped {
+            address: Hpa::new(frame),
+            level,
+            write: translates && self.format.grants.write.by(raw),
+        })
     }
 
     fn interpret(&self, leaf: Leaf<Hpa>) -> Translation<Hpa> {

@@ -20,6 +20,7 @@ pub mod link;
 pub mod memslot;
 pub mod second_level;
 pub mod stamp;
+pub mod timeline;
 
 pub use contract::{Access, DevicePage, Expected, Plan, WindowPlan};
 pub use evidence::{Evidence, PageEvidence};

@@ -11,6 +11,7 @@ use wire::{OpenMode, Prot};
 use super::files::{AROUND, BASE, HUGE, LARGE, OTHERS, READ_ONLY, WINDOW};
 use super::{Caught, Trial, areas, buffers, files, lifetime};
 use crate::answers::check_answers;
+use crate::check_watch::Watching;
 use crate::course::check_mapping;
 use crate::driver::Driver;
 use crate::guest::Guest;
@@ -75,7 +76,13 @@ fn mappings(guest: &mut Guest) -> Trial {
         for spec in [whole(&file, range), part(&file, range)] {
             let fd = open(guest, &file.path, OpenMode::ReadWrite)?;
             let name = format!("{} from page {}", file.name, spec.first_page);
-            let report = check_mapping(guest, fd, &spec, name, &mut Tally::default())?;
+            let report = check_mapping(
+                guest,
+                fd,
+                &spec,
+                name,
+                (&mut Tally::default(), &mut Watching::off()),
+            )?;
             close(guest, fd)?;
             if let Some(mismatch) = &report.mismatch {
                 let phase = report.failed_phase.unwrap_or_default();
@@ -225,7 +232,7 @@ fn huge(guest: &mut Guest) -> Trial {
 /// Every request that the contracts suggest, and what they promise of later.
 fn answers(guest: &mut Guest) -> Trial {
     for file in files::files(guest.plan(), &BASE, &[WINDOW, READ_ONLY]) {
-        let answers = check_answers(guest, &file, &mut Tally::default())?;
+        let answers = check_answers(guest, &file, (&mut Tally::default(), &mut Watching::off()))?;
         for refusal in &answers.refusals {
             if refusal.verdict != Verdict::Pass {
                 return Ok(Some(Caught::refusal(refusal)));
