@@ -155,7 +155,16 @@ fn a_driver_that_is_off_by_one_fails_and_the_page_is_named() {
 
 #[test]
 fn a_person_reads_the_wrong_page_with_every_step_of_the_walk() {
-    let output = mapwitness("off-by-one", &["check", "--driver-variant", "off-by-one"]);
+    let output = mapwitness(
+        "off-by-one",
+        &[
+            "check",
+            "--file",
+            "eager/odd",
+            "--driver-variant",
+            "off-by-one",
+        ],
+    );
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{text}");
     for words in [
@@ -178,7 +187,14 @@ fn without_kernel_memory(arguments: &[&str]) -> Output {
 
 #[test]
 fn a_link_that_is_required_and_not_witnessed_is_no_pass() {
-    let output = without_kernel_memory(&["check", "--json", "--require", "second-level"]);
+    let output = without_kernel_memory(&[
+        "check",
+        "--json",
+        "--file",
+        "eager/odd",
+        "--require",
+        "second-level",
+    ]);
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(json(&output)["verdict"], "error");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -188,7 +204,14 @@ fn a_link_that_is_required_and_not_witnessed_is_no_pass() {
 #[test]
 fn a_second_level_that_cannot_be_read_leaves_five_links_and_a_reason() {
     let links = "contract,guest-walk,memslot,host-frame,stamp";
-    let output = without_kernel_memory(&["check", "--json", "--require", links]);
+    let output = without_kernel_memory(&[
+        "check",
+        "--json",
+        "--file",
+        "eager,lazy/odd",
+        "--require",
+        links,
+    ]);
     let report = json(&output);
     assert_eq!(output.status.code(), Some(0), "{report:#}");
     assert_eq!(report["links"]["second_level"], 0, "never counted");
@@ -218,7 +241,10 @@ fn a_second_level_that_cannot_be_read_leaves_five_links_and_a_reason() {
 #[test]
 fn all_links_can_be_required() {
     let links = "contract,guest-walk,memslot,host-frame,second-level,stamp";
-    let output = mapwitness("good", &["check", "--require", links]);
+    let output = mapwitness(
+        "good",
+        &["check", "--file", "eager,lazy", "--require", links],
+    );
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(text.contains(" mappings, 0 wrong"), "{text}");
@@ -236,7 +262,7 @@ fn without_frames(arguments: &[&str]) -> Output {
 
 #[test]
 fn frames_that_the_kernel_hides_are_not_witnessed_and_that_is_said() {
-    let output = without_frames(&["check", "--json"]);
+    let output = without_frames(&["check", "--json", "--file", "eager/odd,lazy/odd"]);
     let report = json(&output);
     assert_eq!(output.status.code(), Some(0), "{report:#}");
     assert_eq!(report["links"]["host_frame"], 0);
@@ -249,7 +275,14 @@ fn frames_that_the_kernel_hides_are_not_witnessed_and_that_is_said() {
         .expect("it is said");
     assert!(reason.contains("CAP_SYS_ADMIN"), "{reason}");
 
-    let required = without_frames(&["check", "--json", "--require", "host-frame"]);
+    let required = without_frames(&[
+        "check",
+        "--json",
+        "--file",
+        "eager/odd",
+        "--require",
+        "host-frame",
+    ]);
     assert_eq!(required.status.code(), Some(2));
     assert_eq!(json(&required)["verdict"], "error");
 }

@@ -37,6 +37,7 @@ fn report(
         },
         driver_variant: "good".into(),
         vcpus: 1,
+        only: Vec::new(),
     };
     check(guest, &driver, options).unwrap_or_else(|error| panic!("{}", chain(&error)))
 }

@@ -326,7 +326,7 @@ fn each_vcpu_is_the_guest() {
 fn a_check_tells_when_entries_came_and_went() {
     let images = Images::from([("good".to_owned(), common::image("good"))]);
     let output = Command::new(env!("CARGO_BIN_EXE_mapwitness"))
-        .args(["check", "--json", "--timeline"])
+        .args(["check", "--json", "--timeline", "--file", "eager,lazy"])
         .env(
             handover::VARIABLE,
             handover::export(&images).expect("plain paths"),

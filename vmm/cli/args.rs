@@ -70,6 +70,10 @@ pub struct CheckArgs {
     /// with status 2 where that could not be told
     #[arg(long)]
     pub timeline: bool,
+    /// Check only files whose name begins so, such as eager/odd or persona; may be given
+    /// several times
+    #[arg(long = "file", value_name = "NAME", value_delimiter = ',')]
+    pub files: Vec<String>,
     /// Variant of the driver, as listed in guest-module/variants.txt
     #[arg(long, value_name = "NAME", default_value = "good")]
     pub driver_variant: String,

@@ -85,6 +85,7 @@ fn check(options: &CheckArgs, mut image: GuestImage) -> anyhow::Result<Report> {
             None => options.driver_variant.clone(),
         },
         vcpus: options.vcpus,
+        only: options.files.clone(),
     };
     let driver = subject::driver(subject.as_ref(), &guest);
     Ok(harness::check(&mut guest, &driver, check_options)?)

@@ -82,6 +82,9 @@ fn write_report(text: &mut String, report: &Report, colour: bool) -> std::fmt::R
         if report.guest.vcpus == 1 { "" } else { "s" },
         report.driver_variant,
     )?;
+    if !report.only.is_empty() {
+        writeln!(text, "only files named {}...", report.only.join("..., "))?;
+    }
     writeln!(text, "{}", files_table(report, colour))?;
     for mapping in &report.mappings {
         if let Some(mismatch) = &mapping.mismatch {

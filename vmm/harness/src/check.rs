@@ -37,6 +37,8 @@ pub struct CheckOptions {
     pub driver_variant: String,
     /// Number of vCPUs, for the report.
     pub vcpus: u8,
+    /// Beginnings of the names of the files to check; all files when there are none.
+    pub only: Vec<String>,
 }
 
 /// Checks a driver in a guest that has just booted.
@@ -49,6 +51,7 @@ pub fn check(
     driver: &Driver,
     options: CheckOptions,
 ) -> Result<Report, HarnessError> {
+    let driver = &driver.clone().only(&options.only);
     let modules = guest.load_modules(driver)?;
     guest.prepare(driver)?;
     let mut found = Found::default();
@@ -90,6 +93,7 @@ pub fn check(
         },
         guest: guest_report(guest, options.vcpus)?,
         driver_variant: options.driver_variant,
+        only: options.only,
         pages_checked: found.tally.present,
         absences_checked: found.tally.absent,
         unwitnessed: found.tally.unwitnessed(),

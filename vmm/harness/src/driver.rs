@@ -100,6 +100,23 @@ impl Driver {
     }
 }
 
+impl Driver {
+    /// What of it is named: files and regions whose name begins so. All of it for an empty
+    /// list.
+    #[must_use]
+    pub fn only(mut self, names: &[String]) -> Self {
+        let wanted = |name: &String| names.iter().any(|begin| name.starts_with(begin.as_str()));
+        if !names.is_empty() {
+            self.files.retain(|file| wanted(&file.name));
+            self.regions.retain(|region| wanted(&region.name));
+            let files = &self.files;
+            self.preparations
+                .retain(|held| files.iter().any(|file| file.path == held.path));
+        }
+        self
+    }
+}
+
 /// Gives the VM the device that a contract describes, in place of the project's own.
 pub fn equip(config: &mut VmConfig, device: &DeviceSpec) {
     let window = |window: &WindowSpec| WindowConfig {

@@ -187,6 +187,8 @@ pub struct Report {
     pub guest: GuestReport,
     /// Variant of the driver, `good` for the real one.
     pub driver_variant: String,
+    /// Beginnings of the names of the files that were asked for; empty for all files.
+    pub only: Vec<String>,
     /// Device pages that had to be present and were held against their contract.
     pub pages_checked: u64,
     /// Pages that had to be absent and were held against their contract.
