@@ -29,6 +29,7 @@ pub struct Guest {
     /// Files that are held open for others, with what each is told.
     held: Vec<(Fd, Preparation)>,
     eyes: Eyes,
+    stops_at_first: bool,
 }
 
 impl Guest {
@@ -64,6 +65,7 @@ impl Guest {
             current_pid: 0,
             held: Vec::new(),
             eyes: Eyes::All,
+            stops_at_first: false,
         };
         let answer = guest.read_answer()?;
         guest.current_pid = answer.pid;
@@ -114,9 +116,16 @@ impl Guest {
         self.current_pid
     }
 
-    /// From here on mappings are looked at with these eyes.
-    pub(crate) fn look_with(&mut self, eyes: Eyes) {
+    /// From here on mappings are looked at with these eyes, and nothing is asked after
+    /// the first wrong answer.
+    pub(crate) fn put_on_trial(&mut self, eyes: Eyes) {
         self.eyes = eyes;
+        self.stops_at_first = true;
+    }
+
+    /// Whether the first wrong answer of a file ends the questions.
+    pub(crate) fn stops_at_first(&self) -> bool {
+        self.stops_at_first
     }
 
     /// Whether nothing is seen but what a process sees.

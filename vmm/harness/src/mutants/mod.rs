@@ -125,7 +125,7 @@ pub fn first_finding(
     name: &str,
     eyes: Eyes,
 ) -> Result<Option<Caught>, HarnessError> {
-    guest.look_with(eyes);
+    guest.put_on_trial(eyes);
     match trials::all(guest, facts, &driver(guest, name)) {
         Err(error) => blamed(error).map(Some),
         found => found,
