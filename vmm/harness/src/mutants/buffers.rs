@@ -55,7 +55,7 @@ pub(super) fn trial(guest: &mut Guest, facts: &KernelFacts) -> Trial {
             return Ok(found);
         }
     }
-    outlives(guest)
+    outlives(guest, facts)
 }
 
 /// What the device was told of its first buffer.
@@ -167,8 +167,9 @@ fn held(
     }))
 }
 
-/// A mapping keeps its pages when the driver goes, whatever becomes of others.
-fn outlives(guest: &mut Guest) -> Trial {
+/// A mapping keeps its pages when the driver goes, whatever becomes of others, and they
+/// go with it.
+fn outlives(guest: &mut Guest, facts: &KernelFacts) -> Trial {
     use super::lifetime::write;
     for name in ["pages", "prepare-pagefault"] {
         let Some(pages) = device_pages(guest) else {
@@ -186,6 +187,27 @@ fn outlives(guest: &mut Guest) -> Trial {
         }
         let answer = guest.munmap(gva, pages.len() as u64 * PAGE_SIZE)?;
         needed(|| format!("munmap of {name}"), answer)?;
+        if let found @ Some(_) = freed(guest, facts, &pages, name)? {
+            return Ok(found);
+        }
     }
     Ok(None)
+}
+
+/// Nobody holds the pages of a driver that is gone once their last mapping is. Some may
+/// serve others by now; that all of them still do what they did is no such chance.
+fn freed(guest: &Guest, facts: &KernelFacts, pages: &[Gpa], name: &str) -> Trial {
+    let counts = references(guest, facts, pages)?;
+    let mut kept = !counts.is_empty() && counts.iter().all(|count| *count > 0);
+    for (number, gpa) in (0x5eed_0000_u64..).zip(pages) {
+        kept &= guest.vm().read_u64(Gpa::new(gpa.raw() + SLOT))? == !number;
+    }
+    Ok(kept.then(|| {
+        Caught::rule(
+            "page references",
+            format!("{name}, after unbind and munmap"),
+            "its pages are free",
+            format!("{counts:?}"),
+        )
+    }))
 }
