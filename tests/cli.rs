@@ -37,10 +37,6 @@ fn json(output: &Output) -> Value {
     })
 }
 
-fn text(value: &Value) -> &str {
-    value.as_str().expect("text")
-}
-
 #[test]
 fn the_good_driver_passes_with_every_page_of_every_window() {
     let output = mapwitness("good", &["check", "--json"]);
