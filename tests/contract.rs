@@ -38,6 +38,7 @@ fn report(
         driver_variant: "good".into(),
         vcpus: 1,
         only: Vec::new(),
+        timeline: false,
     };
     check(guest, &driver, options).unwrap_or_else(|error| panic!("{}", chain(&error)))
 }

@@ -86,6 +86,7 @@ fn check(options: &CheckArgs, mut image: GuestImage) -> anyhow::Result<Report> {
         },
         vcpus: options.vcpus,
         only: options.files.clone(),
+        timeline: options.timeline,
     };
     let driver = subject::driver(subject.as_ref(), &guest);
     Ok(harness::check(&mut guest, &driver, check_options)?)
@@ -130,7 +131,8 @@ fn print(options: &CheckArgs, mut report: Report) -> Exit {
 
 /// Whether the timeline is complete.
 fn tells_when(report: &Report) -> bool {
-    report.timeline.verdict != timeline::Verdict::Unwitnessed
+    let timeline = report.timeline.as_ref();
+    timeline.is_some_and(|timeline| timeline.verdict != timeline::Verdict::Unwitnessed)
 }
 
 /// Says why nothing was checked; with `--json` as a document, too.

@@ -107,7 +107,9 @@ fn write_report(text: &mut String, report: &Report, colour: bool) -> std::fmt::R
     for unheard in &report.unwitnessed {
         writeln!(text, "not witnessed: {}: {}", unheard.link, unheard.reason)?;
     }
-    write_timeline(text, &report.timeline)?;
+    if let Some(timeline) = &report.timeline {
+        write_timeline(text, timeline)?;
+    }
     let failed = report
         .mappings
         .iter()

@@ -93,7 +93,7 @@ pub struct MappingReport {
     /// The first page that is not what it must be.
     pub mismatch: Option<Mismatch>,
     /// When its second-level entries came and went, by KVM's own records. `None` where
-    /// these cannot be had.
+    /// nobody asked or these cannot be had.
     pub timeline: Option<Timeline>,
 }
 
@@ -197,8 +197,8 @@ pub struct Report {
     pub links: Links,
     /// Links that were not heard for every page, with the reason.
     pub unwitnessed: Vec<Unwitnessed>,
-    /// When second-level entries came and went.
-    pub timeline: TimelineReport,
+    /// When second-level entries came and went. `None` when nobody asked.
+    pub timeline: Option<TimelineReport>,
     /// Sums for each file.
     pub files: Vec<FileReport>,
     /// Every mapping.

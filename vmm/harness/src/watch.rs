@@ -106,7 +106,7 @@ impl Watch {
         self.step(guest);
         let contract = spec.contract(guest.plan(), &Presence::All);
         self.replay.used(contract.iter().filter_map(device_page));
-        self.reread(guest);
+        self.reread(guest, &windows_of(&contract));
     }
 
     /// Withdraws the memory of all windows that a mapping shows, so that the next
@@ -118,13 +118,12 @@ impl Watch {
     pub fn withdraw(&mut self, guest: &mut Guest, spec: &MappingSpec) -> Result<(), VmError> {
         self.phase(guest, "memory withdrawn");
         let contract = spec.contract(guest.plan(), &Presence::All);
-        let pages = contract.iter().filter_map(device_page);
-        let windows: BTreeSet<_> = pages.map(|page| page.window).collect();
+        let windows = windows_of(&contract);
         for window in &windows {
             guest.vm_mut().forget_window(*window)?;
         }
         self.step(guest);
-        let found = self.reread(guest);
+        let found = self.reread(guest, &windows);
         self.replay.nothing_left(&windows, found.as_deref());
         Ok(())
     }
@@ -164,17 +163,17 @@ impl Watch {
         self.replay.advance(&batch, &guest.vm().threads(), ledger);
     }
 
-    /// Holds the tables against the records, and gives what they have. `None` where
+    /// Holds the tables of these windows against the records, and gives what they have. `None` where
     /// they cannot be read: the records then have to account for themselves.
-    fn reread(&mut self, guest: &Guest) -> Option<Vec<InTables>> {
-        let mut found = in_tables(guest)?;
+    fn reread(&mut self, guest: &Guest, windows: &BTreeSet<usize>) -> Option<Vec<InTables>> {
+        let mut found = in_tables(guest, windows)?;
         // The kernel may move pages between the reading of one and of the other.
         for _ in 1..LOOKS {
             if self.replay.agrees(&found) {
                 break;
             }
             self.step(guest);
-            found = in_tables(guest)?;
+            found = in_tables(guest, windows)?;
         }
         self.replay.reconcile(&found);
         Some(found)
@@ -213,17 +212,24 @@ fn device_page(expected: &Expected) -> Option<DevicePage> {
     }
 }
 
-/// What the tables have for each page of each window.
-fn in_tables(guest: &Guest) -> Option<Vec<InTables>> {
+/// The windows that a mapping shows.
+fn windows_of(contract: &[Expected]) -> BTreeSet<usize> {
+    let pages = contract.iter().filter_map(device_page);
+    pages.map(|page| page.window).collect()
+}
+
+/// What the tables have for each page of these windows.
+fn in_tables(guest: &Guest, windows: &BTreeSet<usize>) -> Option<Vec<InTables>> {
     let tables = LiveTables::of(guest.vm()).ok()?;
     let plan = guest.plan();
-    let pages = plan
-        .windows
-        .iter()
-        .enumerate()
-        .flat_map(|(window, described)| {
-            (0..described.npages).map(move |page| DevicePage { window, page })
-        });
+    let pages = windows.iter().flat_map(|window| {
+        let described = plan.windows.get(*window);
+        let npages = described.map_or(0, |described| described.npages);
+        (0..npages).map(|page| DevicePage {
+            window: *window,
+            page,
+        })
+    });
     let found = pages.filter_map(|page| {
         let leaf = tables.look(plan.gpa(page)?).walked.ok();
         Some(InTables {

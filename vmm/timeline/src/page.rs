@@ -150,3 +150,75 @@ const fn absolute(stamp: u64, before: u64) -> u64 {
     }
     full
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::PageFormat;
+
+    const FIRST: u64 = (1 << 60) + 100;
+
+    fn format() -> PageFormat {
+        let events = "tests/data/linux-6.12/events";
+        let read = |name| std::fs::read_to_string(format!("{events}/{name}")).expect("recorded");
+        PageFormat::parse(&read("header_page"), &read("header_event")).expect("known")
+    }
+
+    /// The times and lengths of a page of these words.
+    fn times(words: &[u32]) -> (Vec<(u64, usize)>, Option<&'static str>) {
+        let data: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let head = [FIRST.to_le_bytes(), (data.len() as u64).to_le_bytes()].concat();
+        let page = [head, data].concat();
+        let found = read_page(&format(), &page);
+        let records = found.records.iter();
+        let records = records.map(|record| (record.time, record.bytes.len()));
+        (records.collect(), found.broken)
+    }
+
+    const fn head(kind: u32, delta: u32) -> u32 {
+        kind | delta << 5
+    }
+
+    #[test]
+    fn times_are_summed_up_and_stretched() {
+        let words = [
+            head(1, 3),
+            0,
+            // 2 << 27 and 5 more; then a record of 8 bytes whose length stands apart.
+            head(TIME_EXTEND, 5),
+            2,
+            head(0, 1),
+            4 + 8,
+            0,
+            0,
+        ];
+        let stretched = FIRST + 3 + (2 << 27) + 5 + 1;
+        assert_eq!(times(&words), (vec![(FIRST + 3, 4), (stretched, 8)], None));
+    }
+
+    #[test]
+    fn an_absolute_time_keeps_the_highest_bits() {
+        let words = [head(TIME_STAMP, 7), 9, head(1, 2), 0];
+        let time = (1 << 60) + (9 << 27) + 7 + 2;
+        assert_eq!(times(&words), (vec![(time, 4)], None));
+        // It went through the 59 bits that a stamp has.
+        let words = [head(TIME_STAMP, 7), 0, head(1, 0), 0];
+        let time = (1 << 60) + (1 << STAMP_BITS) + 7;
+        assert_eq!(times(&words), (vec![(time, 4)], None));
+    }
+
+    #[test]
+    fn what_was_thrown_away_is_passed_over_and_the_unused_end_ends() {
+        let thrown_away = [head(PADDING, 1), 8, 0, head(1, 4), 0];
+        assert_eq!(times(&thrown_away), (vec![(FIRST + 4, 4)], None));
+        let end = [head(1, 4), 0, head(PADDING, 0), 77];
+        assert_eq!(times(&end), (vec![(FIRST + 4, 4)], None));
+    }
+
+    #[test]
+    fn a_record_that_is_cut_off_ends_what_is_sound() {
+        let (records, broken) = times(&[head(1, 0), 0, head(28, 0), 0]);
+        assert_eq!(records, [(FIRST, 4)]);
+        assert!(broken.is_some_and(|reason| reason.contains("past the end")));
+    }
+}

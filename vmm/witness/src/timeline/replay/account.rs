@@ -11,8 +11,7 @@ use super::{InTables, Key, Replay};
 use crate::contract::DevicePage;
 
 impl Replay {
-    /// Whether the tables, of which `found` has every page of the windows, are what the
-    /// records add up to.
+    /// Whether the tables, as far as `found` has them, are what the records add up to.
     pub fn agrees(&self, found: &[InTables]) -> bool {
         found.iter().all(|one| self.accounts_for(one))
     }
