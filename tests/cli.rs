@@ -315,7 +315,13 @@ fn the_doctor_names_the_host() {
         .iter()
         .filter_map(|finding| finding["subject"].as_str())
         .collect();
-    for subject in ["KVM", "second level", "host frames", "host of a check"] {
+    for subject in [
+        "KVM",
+        "second level",
+        "host frames",
+        "host of a check",
+        "timeline",
+    ] {
         assert!(subjects.contains(&subject), "{subjects:?}");
     }
 }

@@ -1,5 +1,6 @@
 //! `mapwitness doctor`: what this machine can do, and what would make it do more.
 
+use harness::Watch;
 use hosts::Probe;
 use hosts::doctor::{Doctor, Finding, examine};
 use witness::second_level;
@@ -9,12 +10,12 @@ use crate::exit::Exit;
 /// Carries out `mapwitness doctor`.
 pub fn run(json: bool) -> anyhow::Result<Exit> {
     let found = examine();
-    let tables = tables(&found);
+    let below = [tables(&found), timeline(&found)];
     if json {
         let findings: Vec<_> = found
             .findings()
             .into_iter()
-            .chain([tables])
+            .chain(below)
             .map(|finding| {
                 serde_json::json!({
                     "subject": finding.subject,
@@ -26,7 +27,8 @@ pub fn run(json: bool) -> anyhow::Result<Exit> {
             .collect();
         println!("{:#}", serde_json::json!({ "findings": findings }));
     } else {
-        print!("{found}{tables}");
+        let [tables, timeline] = below;
+        print!("{found}{tables}{timeline}");
     }
     Ok(match found.choice {
         Ok(_) => Exit::Pass,
@@ -36,16 +38,38 @@ pub fn run(json: bool) -> anyhow::Result<Exit> {
 
 /// Whether the second level can also be read, where there is one.
 fn tables(doctor: &Doctor) -> Finding {
-    let (found, help) = match (&doctor.probe, second_level::host()) {
-        (Probe::Usable { .. }, Ok(_)) => ("read live through /proc/kcore", None),
-        (Probe::Usable { .. }, Err(error)) => ("cannot be read", Some(second_level::chain(&error))),
+    let read = match second_level::host() {
+        Ok(_) => Ok("read live through /proc/kcore"),
+        Err(error) => Err(("cannot be read", second_level::chain(&error))),
+    };
+    below_kvm(doctor, "second-level tables", read)
+}
+
+/// Whether KVM's records of the second level can be had.
+fn timeline(doctor: &Doctor) -> Finding {
+    let recorded = match Watch::is_possible() {
+        Ok(()) => Ok("KVM's records can be followed"),
+        Err(error) => Err(("cannot be recorded", second_level::chain(&error))),
+    };
+    below_kvm(doctor, "timeline", recorded)
+}
+
+/// What was found of what lies below a KVM, if there is a usable one.
+fn below_kvm(
+    doctor: &Doctor,
+    subject: &'static str,
+    found: Result<&str, (&str, String)>,
+) -> Finding {
+    let (found, help) = match (&doctor.probe, found) {
+        (Probe::Usable { .. }, Ok(found)) => (found, None),
+        (Probe::Usable { .. }, Err((found, help))) => (found, Some(help)),
         _ => (
-            "none to read here; in a software host they are read",
+            "none to read here; in a software host it is read",
             Some("as for KVM".to_owned()),
         ),
     };
     Finding {
-        subject: "second-level tables",
+        subject,
         good: help.is_none(),
         found: found.to_owned(),
         help,

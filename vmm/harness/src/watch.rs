@@ -18,6 +18,9 @@ use crate::mapping::{Mapping, MappingSpec, Presence};
 /// some 250 KiB, and the buffers are emptied at each step.
 const BUFFER_KIB: u32 = 1024;
 
+/// Room enough to see that there are records.
+const LEAST_BUFFER_KIB: u32 = 64;
+
 /// Looks at tables that disagree with the records.
 const LOOKS: usize = 4;
 
@@ -83,6 +86,19 @@ impl Watch {
             replay: Replay::new(guest.plan().clone(), format, ledger),
             marks: 0,
         })
+    }
+
+    /// Whether KVM's records can be had here, as a short recording shows.
+    ///
+    /// # Errors
+    /// [`WatchError`], with what would help.
+    pub fn is_possible() -> Result<(), WatchError> {
+        Processor::of_this_host()?.entries()?;
+        Recorder::start(&Options {
+            gfns: Gfn::new(0)..Gfn::new(1),
+            buffer_kib: LEAST_BUFFER_KIB,
+        })?;
+        Ok(())
     }
 
     /// Tracepoints that this kernel lacks and that can be done without.
