@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use harness::Start;
 use hosts::Wish;
 use witness::Link;
 
@@ -27,6 +28,8 @@ Environment:
                      kernel of soft-npt: 6.12 (the default), 6.1 or 7.3
   MAPWITNESS_HOST_LEVELS
                      levels of soft-npt's tables: 5 (the default) or 4
+  MAPWITNESS_SNAPSHOTS
+                     off: boot guests, as --no-snapshot does everywhere
   MAPWITNESS_CACHE   cache folder instead of mapwitness in the user's cache folder
   MAPWITNESS_SOURCE  source tree of mapwitness, when it has moved since the build"
 )]
@@ -94,6 +97,9 @@ pub struct CheckArgs {
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u8).range(1..=8))]
     pub vcpus: u8,
+    /// Boot the guest even if there is a snapshot of it, and leave none
+    #[arg(long)]
+    pub no_snapshot: bool,
     /// Show the guest's console on standard error
     #[arg(short, long)]
     pub verbose: bool,
@@ -111,6 +117,9 @@ pub struct AtlasArgs {
     /// Host to run on: kvm, soft-npt, soft-ept or auto
     #[arg(long, value_name = "HOST")]
     pub host: Option<Wish>,
+    /// Boot the guest even if there is a snapshot of it, and leave none
+    #[arg(long)]
+    pub no_snapshot: bool,
     /// Show the guest's console on standard error
     #[arg(short, long)]
     pub verbose: bool,
@@ -131,6 +140,9 @@ pub struct MutantsArgs {
     /// Only this mutant of guest-module/variants.txt; may be given several times
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub only: Vec<String>,
+    /// Boot each guest even if there is a snapshot of it, and leave none
+    #[arg(long)]
+    pub no_snapshot: bool,
     /// Show the guests' consoles on standard error
     #[arg(short, long)]
     pub verbose: bool,
@@ -189,6 +201,15 @@ pub enum ImagesCommand {
         #[arg(long, value_name = "DAYS")]
         older_than: Option<u64>,
     },
+}
+
+/// How guests are started when `--no-snapshot` is given or not.
+pub fn start(no_snapshot: bool) -> Start {
+    if no_snapshot {
+        Start::Boot
+    } else {
+        Start::from_environment()
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use harness::{Guest, Verdict};
 use monitor::VmConfig;
 use provision::Progress;
 
-use crate::args::AtlasArgs;
+use crate::args::{self, AtlasArgs};
 use crate::carried::{self, Errand};
 use crate::exit::{Exit, chain};
 use crate::{images, picture};
@@ -63,7 +63,7 @@ fn report(options: &AtlasArgs, image: &GuestImage) -> anyhow::Result<AtlasReport
         host: carried::host_report(options.host)?,
         vcpus: config.vcpus,
     };
-    let mut guest = Guest::boot(&config)?;
+    let mut guest = Guest::start(&config, args::start(options.no_snapshot))?;
     guest.load_driver()?;
     Ok(draw(&mut guest, &facts, atlas_options)?)
 }

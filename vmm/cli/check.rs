@@ -10,7 +10,7 @@ use monitor::VmConfig;
 use provision::Progress;
 use witness::timeline;
 
-use crate::args::CheckArgs;
+use crate::args::{self, CheckArgs};
 use crate::carried::{self, Errand};
 use crate::exit::{Exit, chain};
 use crate::subject::{self, Subject};
@@ -77,7 +77,7 @@ fn check(options: &CheckArgs, mut image: GuestImage) -> anyhow::Result<Report> {
     if let Some(subject) = &subject {
         subject.equip(&mut config);
     }
-    let mut guest = Guest::boot(&config)?;
+    let mut guest = Guest::start(&config, args::start(options.no_snapshot))?;
     let check_options = CheckOptions {
         host,
         driver_variant: match &subject {

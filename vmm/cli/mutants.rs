@@ -8,13 +8,13 @@ use comfy_table::{ContentArrangement, Table};
 use guest_images::GuestImage;
 use guest_images::handover::{self, Images};
 use guest_kernel::KernelFacts;
-use harness::Guest;
 use harness::mutants::{self, Caught, EVERY_FAULT, Eyes, GOOD, Mutant};
+use harness::{Guest, Start};
 use monitor::VmConfig;
 use provision::Progress;
 use serde::Serialize;
 
-use crate::args::MutantsArgs;
+use crate::args::{self, MutantsArgs};
 use crate::carried::{self, Errand};
 use crate::exit::Exit;
 use crate::images;
@@ -80,6 +80,7 @@ fn here(options: &MutantsArgs, image: &GuestImage) -> anyhow::Result<Exit> {
         image,
         facts,
         verbose: options.verbose,
+        start: args::start(options.no_snapshot),
     };
     let mutants = chosen(options)?;
     let matrix = bench.matrix(&mutants)?;
@@ -115,6 +116,7 @@ struct Bench<'a> {
     image: &'a GuestImage,
     facts: KernelFacts,
     verbose: bool,
+    start: Start,
 }
 
 impl Bench<'_> {
@@ -151,7 +153,7 @@ impl Bench<'_> {
     fn look_at(&self, name: &str, eyes: Eyes) -> anyhow::Result<Option<Caught>> {
         let mut config = VmConfig::new(self.image.vmlinux.clone(), self.image.initramfs.clone());
         config.echo_console = self.verbose;
-        let mut guest = Guest::boot(&config)?;
+        let mut guest = Guest::start(&config, self.start)?;
         let found = mutants::first_finding(&mut guest, &self.facts, name, eyes);
         found.with_context(|| format!("mutant {name}"))
     }

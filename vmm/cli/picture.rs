@@ -134,6 +134,7 @@ fn lines(name: &Name) -> [String; LINES] {
 mod tests {
     use super::*;
     use addr::{Gpa, Gva};
+    use harness::Started;
     use harness::atlas::{Chart, ScatteredPage};
     use harness::report::{GuestReport, HostReport};
 
@@ -172,6 +173,7 @@ mod tests {
                 kernel: "7.3.4".into(),
                 paging_levels: 4,
                 vcpus: 1,
+                started: Started::Boot,
             },
             chart: Chart {
                 ram: frame(vec![

@@ -276,3 +276,92 @@ fn an_unusable_folder_is_named() {
     );
     assert!(error.to_string().contains("MAPWITNESS_CACHE"), "{error}");
 }
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name();
+    let mut names: Vec<String> = entries
+        .map(|entry| name(entry).to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn of_two_makers_at_once_the_first_wins_and_nothing_else_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::at(dir.path());
+    let both = Barrier::new(2);
+    std::thread::scope(|scope| {
+        for text in ["one", "two"] {
+            let (cache, both) = (&cache, &both);
+            scope.spawn(move || {
+                let build = |dir: &Path| {
+                    both.wait();
+                    write_x(dir, text)
+                };
+                cache.offer("kind", &key("a"), build).unwrap();
+            });
+        }
+    });
+    assert_eq!(names(&dir.path().join("kind")), [key("a").hex()]);
+    let entry = cache.get("kind", &key("a")).unwrap();
+    let text = fs::read_to_string(entry.join("x")).unwrap();
+    assert!(["one", "two"].contains(&text.as_str()), "{text}");
+}
+
+#[test]
+fn an_offer_that_fails_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::at(dir.path());
+    let failing = |dir: &Path| {
+        write_x(dir, "half")?;
+        Err(BuildError::Io(io::Error::other("no")))
+    };
+    assert!(cache.offer("kind", &key("a"), failing).is_err());
+    assert!(names(&dir.path().join("kind")).is_empty());
+    assert!(cache.get("kind", &key("a")).is_none());
+}
+
+#[test]
+fn what_is_withdrawn_is_gone_and_can_be_offered_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::at(dir.path());
+    for text in ["one", "two"] {
+        let build = |dir: &Path| write_x(dir, text);
+        cache.offer("kind", &key("a"), build).unwrap();
+        let entry = cache.get("kind", &key("a")).unwrap();
+        assert_eq!(fs::read_to_string(entry.join("x")).unwrap(), text);
+        cache.withdraw("kind", &key("a")).unwrap();
+        assert!(cache.get("kind", &key("a")).is_none());
+    }
+    cache.withdraw("kind", &key("a")).unwrap();
+    assert!(names(&dir.path().join("kind")).is_empty());
+}
+
+#[test]
+fn the_entries_that_were_used_last_are_kept_with_what_is_being_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::at(dir.path());
+    for text in ["a", "b", "c"] {
+        let build = |dir: &Path| write_x(dir, text);
+        cache.offer("kind", &key(text), build).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let made = dir.path().join("kind/x.1.part");
+    let abandoned = dir.path().join("kind/x.2.part");
+    fs::create_dir(&made).unwrap();
+    fs::create_dir(&abandoned).unwrap();
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(7200);
+    let times = fs::FileTimes::new().set_modified(long_ago);
+    fs::File::open(&abandoned)
+        .unwrap()
+        .set_times(times)
+        .unwrap();
+    // The oldest one is used again.
+    cache.get("kind", &key("a")).unwrap();
+    cache.keep_newest("kind", 2).unwrap();
+    let kept = ["a", "b", "c"].map(|text| cache.get("kind", &key(text)).is_some());
+    assert_eq!(kept, [true, false, true]);
+    assert!(made.exists() && !abandoned.exists());
+}

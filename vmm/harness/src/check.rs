@@ -121,6 +121,7 @@ pub(crate) fn guest_report(guest: &Guest, vcpus: u8) -> Result<GuestReport, Harn
         kernel: guest.kernel_release().to_owned(),
         paging_levels: if cr4 & CR4_LA57 == 0 { 4 } else { 5 },
         vcpus,
+        started: guest.started(),
     })
 }
 

@@ -2,7 +2,7 @@
 //! is never a finding.
 
 use guest_images::initramfs;
-use monitor::VmError;
+use monitor::{Unusable, VmError};
 use wire::{FrameError, Reply};
 use witness::guest_walk::TablesError;
 use witness::host_frame::FrameError as PagemapError;
@@ -16,6 +16,9 @@ pub enum HarnessError {
     /// The VM could not be built, or came to its end.
     #[error("the guest")]
     Vm(#[from] VmError),
+    /// No guest can be taken up from the file in which one was saved.
+    #[error("the snapshot")]
+    Snapshot(#[from] Unusable),
     /// The initramfs is damaged.
     #[error("the initramfs; `mapwitness images build` makes a new one")]
     Initramfs(#[from] initramfs::Error),

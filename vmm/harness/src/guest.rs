@@ -2,7 +2,7 @@
 
 use guest_images::initramfs;
 use guest_kernel::{KernelFacts, KernelView, ViewError};
-use monitor::{Vm, VmConfig, Window};
+use monitor::{Saved, Vm, VmConfig, Window};
 use wire::{Fd, Reply};
 use witness::Plan;
 use witness::host_frame::{FrameError, Pagemap};
@@ -11,6 +11,7 @@ use witness::stamp::Stamps;
 use crate::driver::Preparation;
 use crate::error::HarnessError;
 use crate::mutants::Eyes;
+use crate::start::{Snapshots, Start, Started};
 
 /// How often windows are built anew to get host pages that are apart.
 const SCRAMBLE_ATTEMPTS: u64 = 16;
@@ -30,22 +31,72 @@ pub struct Guest {
     held: Vec<(Fd, Preparation)>,
     eyes: Eyes,
     stops_at_first: bool,
+    started: Started,
 }
 
 impl Guest {
-    /// Builds a VM, stamps the pages of its windows and boots it to the agent's
+    /// Starts a guest the quickest way that the environment allows, up to its agent's
     /// greeting.
     ///
     /// # Errors
     /// [`HarnessError`] when the guest does not get there.
     pub fn boot(config: &VmConfig) -> Result<Self, HarnessError> {
+        Self::start(config, Start::from_environment())
+    }
+
+    /// Starts a guest, up to its agent's greeting.
+    ///
+    /// # Errors
+    /// [`HarnessError`] when the guest does not get there.
+    pub fn start(config: &VmConfig, start: Start) -> Result<Self, HarnessError> {
+        let snapshots = match start {
+            Start::Quickest => Snapshots::of(config),
+            Start::Boot => None,
+        };
+        match snapshots {
+            Some(snapshots) => Self::start_by(config, &snapshots),
+            None => Self::booted(config),
+        }
+    }
+
+    /// Starts a guest from one of these snapshots, or boots it and leaves one.
+    ///
+    /// # Errors
+    /// [`HarnessError`] when the guest does not get there.
+    pub fn start_by(config: &VmConfig, snapshots: &Snapshots) -> Result<Self, HarnessError> {
+        if let Some(saved) = snapshots.open() {
+            match Self::taken_up(config, &saved) {
+                Err(HarnessError::Snapshot(why)) => snapshots.discard(&why),
+                outcome => return outcome,
+            }
+        }
+        let mut guest = Self::booted(config)?;
+        if guest.stamps.are_untouched(guest.vm.windows()) {
+            snapshots.leave(&mut guest.vm);
+        }
+        Ok(guest)
+    }
+
+    /// Goes on where a guest was saved, in a VM of its own. Any number of guests can be
+    /// taken up from one file; they share the pages that they do not change.
+    ///
+    /// # Errors
+    /// [`HarnessError::Snapshot`] when the file is of no use.
+    pub fn taken_up(config: &VmConfig, saved: &Saved) -> Result<Self, HarnessError> {
+        let build = |config: &VmConfig| Ok(Vm::start_saved(config, saved)?);
+        let (vm, stamps) = stamped(config, build)?;
+        Ok(Self {
+            started: Started::Snapshot,
+            ..Self::greeted(vm, stamps)?
+        })
+    }
+
+    /// Builds a VM, stamps the pages of its windows and boots it to the agent's
+    /// greeting.
+    fn booted(config: &VmConfig) -> Result<Self, HarnessError> {
         // The kernel would only say, much later, that it finds no init.
         initramfs::check(&config.initramfs)?;
-        let mut vm = build_scrambled(config)?;
-        let stamps = Stamps::of(&vm, config.scramble_seed);
-        for (index, window) in vm.windows().iter().enumerate() {
-            stamps.fill(index, window);
-        }
+        let (mut vm, stamps) = stamped(config, |config| Ok(Vm::new(config)?))?;
         vm.run_to_doorbell()?;
         Self::greeted(vm, stamps)
     }
@@ -66,6 +117,7 @@ impl Guest {
             held: Vec::new(),
             eyes: Eyes::All,
             stops_at_first: false,
+            started: Started::Boot,
         };
         let answer = guest.read_answer()?;
         guest.current_pid = answer.pid;
@@ -108,6 +160,11 @@ impl Guest {
     /// `uname -r` of the guest.
     pub fn kernel_release(&self) -> &str {
         &self.kernel_release
+    }
+
+    /// How it came to its agent's greeting.
+    pub fn started(&self) -> Started {
+        self.started
     }
 
     /// pid of the process that answered last: requests go to it, and walks go through
@@ -189,13 +246,29 @@ impl Guest {
     }
 }
 
+/// A VM with stamps on the pages of its windows.
+fn stamped(
+    config: &VmConfig,
+    build: impl Fn(&VmConfig) -> Result<Vm, HarnessError>,
+) -> Result<(Vm, Stamps), HarnessError> {
+    let vm = build_scrambled(config, build)?;
+    let stamps = Stamps::of(&vm, config.scramble_seed);
+    for (index, window) in vm.windows().iter().enumerate() {
+        stamps.fill(index, window);
+    }
+    Ok((vm, stamps))
+}
+
 /// Builds the VM until no two neighbouring device pages have neighbouring frames:
 /// else a mapping that is off by a page could look right by luck.
-fn build_scrambled(config: &VmConfig) -> Result<Vm, HarnessError> {
+fn build_scrambled(
+    config: &VmConfig,
+    build: impl Fn(&VmConfig) -> Result<Vm, HarnessError>,
+) -> Result<Vm, HarnessError> {
     let mut config = config.clone();
     let mut tidy = Vec::new();
     for attempt in 0..SCRAMBLE_ATTEMPTS {
-        let vm = Vm::new(&config)?;
+        let vm = build(&config)?;
         match are_scrambled(vm.windows()) {
             // Frames that cannot be read cannot mislead anybody either: the link
             // that would use them stays unheard.

@@ -1,5 +1,6 @@
 //! What a check found, as data: the JSON document, and what the table is drawn from.
 
+use crate::start::Started;
 use serde::Serialize;
 use witness::timeline::{self, Counts, Finding, Timeline};
 use witness::{Leaves, Link, Links, Mismatch};
@@ -45,6 +46,8 @@ pub struct GuestReport {
     pub paging_levels: u8,
     /// Number of vCPUs.
     pub vcpus: u8,
+    /// Whether it booted or was taken up from a snapshot.
+    pub started: Started,
 }
 
 /// A link that could not be heard.

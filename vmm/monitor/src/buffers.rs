@@ -43,6 +43,12 @@ impl BufferTable {
         &self.buffers
     }
 
+    /// Whether nobody has given it a page or selected one.
+    pub(crate) fn is_unused(&self) -> bool {
+        let mut pages = self.buffers.iter().flat_map(|buffer| &buffer.pages);
+        (self.select, self.page) == (0, 0) && pages.all(Option::is_none)
+    }
+
     /// Value of the 32-bit register at byte `at` of the register page.
     pub(crate) fn read_u32(&self, at: u64) -> Option<u32> {
         // The VM's configuration keeps all counts far below 2^32.

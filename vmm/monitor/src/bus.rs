@@ -60,6 +60,15 @@ pub(crate) struct DeviceState {
     dma: DmaRegisters,
 }
 
+impl DeviceState {
+    /// What the devices remember of a guest that has used the serial line alone, if
+    /// this is such a state.
+    pub(crate) fn serial_alone(self) -> Option<SerialState> {
+        let unused = self.registers.is_unused() && self.dma == DmaRegisters::default();
+        unused.then_some(self.serial)
+    }
+}
+
 impl Bus {
     /// What the devices remember now.
     pub(crate) fn state(&self) -> DeviceState {
@@ -76,11 +85,21 @@ impl Bus {
         state: &DeviceState,
         console: &Console,
     ) -> Result<(), VmError> {
-        self.serial = Serial::from_state(&state.serial, NoInterrupt, NoEvents, console.clone())
-            .map_err(|error| VmError::Config(format!("state of the serial line: {error:?}")))?;
+        self.restore_serial(&state.serial, console)?;
         self.registers = state.registers.clone();
         self.dma.set_registers(state.dma);
         self.stop_at_device = false;
+        Ok(())
+    }
+
+    /// Gives the serial line its registers back; it goes on to `console`.
+    pub(crate) fn restore_serial(
+        &mut self,
+        state: &SerialState,
+        console: &Console,
+    ) -> Result<(), VmError> {
+        self.serial = Serial::from_state(state, NoInterrupt, NoEvents, console.clone())
+            .map_err(|error| VmError::Config(format!("state of the serial line: {error:?}")))?;
         Ok(())
     }
 

@@ -99,6 +99,29 @@ impl VmConfig {
         }
     }
 
+    /// What of it a guest can tell, but for the contents of its files: equal texts,
+    /// equal machines.
+    pub fn guest_visible(&self) -> String {
+        let Self {
+            kernel: _,
+            initramfs: _,
+            ram_len_bytes,
+            vcpus,
+            acpi_id,
+            registers,
+            windows,
+            buffers,
+            hpet,
+            scramble_seed: _,
+            log_level,
+            extra_parameters,
+            hang_after: _,
+            echo_console: _,
+        } = self;
+        let machine = (ram_len_bytes, vcpus, acpi_id, registers, windows, buffers);
+        format!("{machine:?} {hpet} {log_level} {extra_parameters:?}")
+    }
+
     /// Whether such a VM can be.
     pub(crate) fn check(&self) -> Result<(), VmError> {
         let wrong = |what: String| Err(VmError::Config(what));
@@ -152,4 +175,34 @@ pub fn standard_windows() -> Vec<WindowConfig> {
         window("large", 1024, false, 2 << 20),
         window("readonly", 5, true, PAGE_SIZE),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_tells_machines_apart_and_not_how_they_are_watched() {
+        let config = VmConfig::new("/kernel".into(), "/initramfs".into());
+        let text = config.guest_visible();
+        let mut alike = config.clone();
+        (alike.scramble_seed, alike.echo_console) = (7, true);
+        alike.hang_after = Duration::from_secs(1);
+        assert_eq!(alike.guest_visible(), text);
+        let others: [fn(&mut VmConfig); 8] = [
+            |it| it.ram_len_bytes += 2 << 20,
+            |it| it.vcpus = 2,
+            |it| it.acpi_id.push('x'),
+            |it| it.registers = Registers::Absent,
+            |it| it.windows[0].npages = 2,
+            |it| it.buffers.clear(),
+            |it| it.hpet = true,
+            |it| it.extra_parameters.push("debug".into()),
+        ];
+        for change in others {
+            let mut other = config.clone();
+            change(&mut other);
+            assert_ne!(other.guest_visible(), text);
+        }
+    }
 }

@@ -52,6 +52,19 @@ impl Console {
         });
     }
 
+    /// The bytes that are kept, for [`Console::resume`].
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.with(|text| text.bytes.clone())
+    }
+
+    /// Takes `bytes` for what was printed so far.
+    pub(crate) fn resume(&self, bytes: Vec<u8>) {
+        self.with(|text| {
+            text.bytes = bytes;
+            text.untaken = 0;
+        });
+    }
+
     /// All that is kept, bytes that are not UTF-8 replaced.
     pub fn text(&self) -> String {
         self.with(|text| String::from_utf8_lossy(&text.bytes).replace('\r', ""))

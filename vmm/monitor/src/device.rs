@@ -108,6 +108,11 @@ impl RegisterPage {
         }
     }
 
+    /// Whether no driver has written anything that is kept.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.doorbells.is_empty() && self.buffers.is_unused()
+    }
+
     /// What the driver rang since the last call.
     pub(crate) fn take_doorbells(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.doorbells)

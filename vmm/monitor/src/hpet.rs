@@ -89,6 +89,22 @@ impl Hpet {
         self.capabilities
     }
 
+    /// What its registers hold: a kernel that has a driver for it sets it going before
+    /// anybody asks.
+    pub(crate) fn registers(page: &Window) -> Vec<u64> {
+        let words = (0..HPET_REGISTERS_LEN_BYTES).step_by(8);
+        words.filter_map(|at| page.load(0, at)).collect()
+    }
+
+    /// Gives its registers these values, but for the one that tells what it is.
+    pub(crate) fn resume(page: &Window, registers: &[u64]) {
+        let words = (0..HPET_REGISTERS_LEN_BYTES).step_by(8).zip(registers);
+        for (at, word) in words.filter(|(at, _)| *at != CAPABILITIES) {
+            // The registers are in the page.
+            let _ = page.store(0, at, *word);
+        }
+    }
+
     /// The guest begins to run.
     pub(crate) fn start(&mut self, now: Instant) {
         self.counted_to = Some(now);
@@ -162,6 +178,21 @@ mod tests {
         hpet.start(begin + 9 * MS);
         hpet.step(&page, begin + 10 * MS);
         assert_eq!(counter(&page), 30_000);
+    }
+
+    #[test]
+    fn registers_go_over_to_another_timer_which_stays_itself() {
+        let (_, page) = timer();
+        page.store(0, CONFIGURATION, ENABLE).expect("inside");
+        page.store(0, COUNTER, 77).expect("inside");
+        page.store(0, HPET_REGISTERS_LEN_BYTES, 5).expect("inside");
+        let other = Window::new(&super::page(), Gpa::new(0xfed0_0000), 1).expect("built");
+        let hpet = Hpet::new(4, &other, 0x1234);
+        Hpet::resume(&other, &Hpet::registers(&page));
+        let load = |at| other.load(0, at);
+        assert_eq!(load(CAPABILITIES), Some(hpet.capabilities()));
+        assert_eq!((load(CONFIGURATION), load(COUNTER)), (Some(1), Some(77)));
+        assert_eq!(load(HPET_REGISTERS_LEN_BYTES), Some(0));
     }
 
     #[test]

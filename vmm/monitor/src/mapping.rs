@@ -205,6 +205,99 @@ impl Drop for View {
     }
 }
 
+/// A file seen read-only, page by page. Reading it with read(2) takes several times as
+/// long in an emulated processor, which copies byte by byte.
+///
+/// # Invariants
+/// `base` is the start of a mapping of `len_bytes` bytes that this value alone made and
+/// that lives as long as it.
+pub(crate) struct FileView {
+    base: *const u8,
+    len_bytes: usize,
+}
+
+impl FileView {
+    /// Maps `len_bytes` bytes of `file` from `offset_bytes` on; both are whole pages.
+    pub(crate) fn of(file: &File, offset_bytes: u64, len_bytes: usize) -> io::Result<Self> {
+        let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
+        let offset = libc::off_t::try_from(offset_bytes).map_err(|_| invalid())?;
+        if len_bytes == 0 || !len_bytes.is_multiple_of(PAGE_LEN) {
+            return Err(invalid());
+        }
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory
+        // that exists.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len_bytes,
+                libc::PROT_READ,
+                libc::MAP_PRIVATE,
+                file.as_raw_fd(),
+                offset,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self {
+            base: base.cast(),
+            len_bytes,
+        })
+    }
+
+    /// Shows each page to `see`, in order.
+    pub(crate) fn each_page(&self, mut see: impl FnMut(&[u8; PAGE_LEN])) {
+        let mut page = [0; PAGE_LEN];
+        for at in (0..self.len_bytes).step_by(PAGE_LEN) {
+            for (index, bytes) in page.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+                let from = self.base.wrapping_add(at + index * 8).cast::<u64>();
+                // SAFETY: by the invariant the mapping is alive and readable, and `at`
+                // and `index` stay within it: its length is one of whole pages. It
+                // begins at a page, so that the word is aligned.
+                let word = unsafe { from.read_volatile() };
+                *bytes = word.to_ne_bytes();
+            }
+            see(&page);
+        }
+    }
+}
+
+impl Drop for FileView {
+    fn drop(&mut self) {
+        // SAFETY: by the invariant this value alone owns the mapping, and it ends here.
+        unsafe { libc::munmap(self.base.cast_mut().cast(), self.len_bytes) };
+    }
+}
+
+/// Lays pages of a file over `at`, copy-on-write.
+///
+/// # Safety
+/// `at` is the first of `len_bytes` bytes of a mapping that the caller owns and whose
+/// contents nobody needs or holds a reference to.
+pub(crate) unsafe fn lay_over(
+    at: *mut u8,
+    len_bytes: usize,
+    file: &File,
+    offset_bytes: u64,
+) -> io::Result<()> {
+    let offset = libc::off_t::try_from(offset_bytes).map_err(io::Error::other)?;
+    // SAFETY: the caller vouches that this replaces pages of its own alone.
+    let mapped = unsafe {
+        libc::mmap(
+            at.cast(),
+            len_bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
+            file.as_raw_fd(),
+            offset,
+        )
+    };
+    if mapped == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Number of leading elements that count upwards by one.
 fn run_length(pages: &[u64]) -> usize {
     1 + pages
@@ -234,6 +327,24 @@ mod tests {
         assert!(view.read(PAGE_SIZE - 1, 2).is_none());
         assert!(view.write(u64::MAX, b"x").is_none());
         assert!(view.page_hva(1).is_none());
+    }
+
+    #[test]
+    fn a_file_is_shown_page_by_page() {
+        let file = memfd(c"test", 3 * PAGE_SIZE).expect("a memfd");
+        let view = View::of_pages(&file, &[0, 1, 2]).expect("mapped");
+        view.write(PAGE_SIZE, b"second").expect("inside");
+        view.write(3 * PAGE_SIZE - 1, b"!").expect("inside");
+        let (mut firsts, mut last) = (Vec::new(), 0);
+        let shown = FileView::of(&file, PAGE_SIZE, 2 * PAGE_LEN).expect("mapped");
+        shown.each_page(|page| {
+            firsts.push(page[..6].to_vec());
+            last = page[PAGE_LEN - 1];
+        });
+        assert_eq!(firsts, [b"second".to_vec(), vec![0; 6]]);
+        assert_eq!(last, b'!');
+        assert!(FileView::of(&file, 0, 0).is_err());
+        assert!(FileView::of(&file, 0, PAGE_LEN - 1).is_err());
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl Vm {
     }
 
     /// Prints new lines of the console when the configuration asks for it.
-    fn echo_console(&self) {
+    pub(crate) fn echo_console(&self) {
         if self.echo {
             for line in self.console.take_lines() {
                 eprintln!("guest| {line}");

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use addr::{Gpa, Hva};
+use addr::{Gpa, Hva, PAGE_SIZE};
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use vm_memory::bitmap::AtomicBitmap;
@@ -14,7 +14,8 @@ use vm_memory::{
 use crate::config::VmConfig;
 use crate::error::VmError;
 use crate::layout;
-use crate::mapping::memfd;
+use crate::mapping::{lay_over, memfd};
+use crate::saved::{Run, SavedPages};
 use crate::snapshot::merge;
 use crate::window::Window;
 
@@ -86,18 +87,41 @@ pub(crate) struct Slots {
     memory: GuestMemory,
     /// KVM notes which pages the guest stores to.
     logs_dirty_pages: bool,
+    /// Which pages of RAM and message area come from a file.
+    from_file: [Vec<Run>; 2],
 }
 
 impl Slots {
+    /// Slots with memory that is all zeroes.
     pub(crate) fn new(config: &VmConfig, windows: &[Window]) -> Result<Self, VmError> {
-        let mut regions = vec![
-            file_region(c"mapwitness-ram", Gpa::new(0), config.ram_len_bytes)?,
-            file_region(
-                c"mapwitness-messages",
-                layout::MESSAGE_AREA,
-                wire::AREA_LEN_BYTES as u64,
-            )?,
-        ];
+        let ram = file_region(c"mapwitness-ram", Gpa::new(0), config.ram_len_bytes)?;
+        let messages = file_region(
+            c"mapwitness-messages",
+            layout::MESSAGE_AREA,
+            wire::AREA_LEN_BYTES as u64,
+        )?;
+        Self::with([ram, messages], windows, [const { Vec::new() }; 2])
+    }
+
+    /// Slots whose RAM and message area are those of a file.
+    pub(crate) fn of_saved(
+        config: &VmConfig,
+        windows: &[Window],
+        [ram, messages]: [SavedPages; 2],
+    ) -> Result<Self, VmError> {
+        let from_file = [ram.runs.to_vec(), messages.runs.to_vec()];
+        let ram = saved_region(ram, Gpa::new(0), config.ram_len_bytes)?;
+        let area_len_bytes = wire::AREA_LEN_BYTES as u64;
+        let messages = saved_region(messages, layout::MESSAGE_AREA, area_len_bytes)?;
+        Self::with([ram, messages], windows, from_file)
+    }
+
+    fn with(
+        ours: [Region; 2],
+        windows: &[Window],
+        from_file: [Vec<Run>; 2],
+    ) -> Result<Self, VmError> {
+        let mut regions = Vec::from(ours);
         for window in windows {
             regions.push(window_region(window)?);
         }
@@ -109,6 +133,7 @@ impl Slots {
             table,
             memory,
             logs_dirty_pages: false,
+            from_file,
         })
     }
 
@@ -198,11 +223,35 @@ impl Slots {
         Ok(words)
     }
 
+    /// Brings RAM and message area back to what their file says.
+    pub(crate) fn revert_to_file(&self) -> std::io::Result<()> {
+        for region in self.memory.iter().take(2) {
+            let mapping = region.get_mmap();
+            if mapping.flags() & libc::MAP_PRIVATE == 0 {
+                return Err(std::io::Error::from_raw_os_error(libc::EINVAL));
+            }
+            // SAFETY: the range is one private mapping, which the region owns. Nobody
+            // holds a reference into guest memory, so nobody sees it change.
+            let advised = unsafe {
+                libc::madvise(mapping.as_ptr().cast(), mapping.size(), libc::MADV_DONTNEED)
+            };
+            if advised != 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets which pages of a slot the VMM stored to.
     pub(crate) fn forget_host_stores(&self, slot: usize) {
         if let Some(region) = self.memory.iter().nth(slot) {
             region.get_mmap().bitmap().reset();
         }
+    }
+
+    /// Pages of a slot that come from a file.
+    pub(crate) fn filed_pages(&self, slot: usize) -> &[Run] {
+        self.from_file.get(slot).map_or(&[], Vec::as_slice)
     }
 
     /// The window behind a slot.
@@ -240,6 +289,55 @@ fn file_region(name: &std::ffi::CStr, base: Gpa, len_bytes: u64) -> Result<Regio
     let region = MmapRegion::from_file(FileOffset::new(file, 0), size)
         .map_err(|error| memory(std::io::Error::other(error)))?;
     region_at(region, base)
+}
+
+/// Memory that is what a file says until it is stored to, and all zeroes where the file
+/// says nothing.
+fn saved_region(pages: SavedPages, base: Gpa, len_bytes: u64) -> Result<Region, VmError> {
+    let memory = |source| VmError::Memory {
+        what: "guest memory",
+        len_bytes,
+        source,
+    };
+    let size = usize::try_from(len_bytes)
+        .map_err(|_| VmError::Config(format!("{len_bytes} bytes of guest memory")))?;
+    let region = MmapRegion::<AtomicBitmap>::new(size)
+        .map_err(|error| memory(std::io::Error::other(error)))?;
+    no_huge_pages(&region).map_err(memory)?;
+    let mut offset_bytes = pages.offset_bytes;
+    for run in pages.runs {
+        let start = u64::from(run.first) * PAGE_SIZE;
+        let inside = start
+            .checked_add(run.len_bytes())
+            .is_some_and(|end| end <= len_bytes);
+        let (true, Ok(start), Ok(len)) = (
+            inside,
+            usize::try_from(start),
+            usize::try_from(run.len_bytes()),
+        ) else {
+            return Err(VmError::Config("pages beyond guest memory".into()));
+        };
+        let at = region.as_ptr().wrapping_add(start);
+        // SAFETY: the run is within the region, as just checked; the region is new, and
+        // nobody has seen its contents.
+        unsafe { lay_over(at, len, pages.file, offset_bytes) }.map_err(memory)?;
+        offset_bytes += run.len_bytes();
+    }
+    region_at(region, base)
+}
+
+/// Pages are looked at one by one, and one that is stored to must not bring its
+/// neighbours along.
+fn no_huge_pages(region: &MmapRegion<AtomicBitmap>) -> std::io::Result<()> {
+    // SAFETY: the advice changes no contents of the region, which is mapped.
+    let advised =
+        unsafe { libc::madvise(region.as_ptr().cast(), region.size(), libc::MADV_NOHUGEPAGE) };
+    let error = std::io::Error::last_os_error();
+    // A kernel without huge pages does not know the advice.
+    if advised == 0 || error.raw_os_error() == Some(libc::EINVAL) {
+        return Ok(());
+    }
+    Err(error)
 }
 
 fn window_region(window: &Window) -> Result<Region, VmError> {

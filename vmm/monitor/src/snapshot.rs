@@ -6,6 +6,7 @@
 mod cpu;
 mod machine;
 mod memory;
+mod present;
 mod tsc;
 
 use vm_memory::GuestMemoryBackend;
@@ -14,11 +15,11 @@ use crate::bus::DeviceState;
 use crate::console::Text;
 use crate::error::VmError;
 use crate::vm::Vm;
-pub(crate) use memory::merge;
+pub(crate) use cpu::CpuState;
+pub(crate) use machine::MachineState;
+pub(crate) use memory::{SavedRegion, merge};
 
-use cpu::CpuState;
-use machine::MachineState;
-use memory::{SavedRegion, changed_pages};
+use memory::changed_pages;
 
 /// Everything that a guest could tell from what was there before, as it stood at the
 /// doorbell: memory, vCPUs, interrupt controllers, clocks, devices. What was printed
@@ -56,20 +57,17 @@ impl Vm {
     /// [`VmError`] when KVM does not tell all of the state.
     pub fn snapshot(&mut self) -> Result<Snapshot, VmError> {
         self.bring_to_rest()?;
-        let msrs = {
-            let first = self.vcpus.first().map(crate::vcpu::Vcpu::fd);
-            let kvm = kvm_ioctls::Kvm::new().map_err(VmError::kvm("open /dev/kvm"))?;
-            first.map_or(Ok(Vec::new()), |fd| cpu::restorable_msrs(&kvm, &fd))?
-        };
+        let msrs = self.restorable_msrs()?;
         memory::start_tracking(&mut self.slots, &self.windows, &self.vm)?;
-        let regions = self.slots.memory().iter();
+        let regions = self.slots.memory().iter().enumerate();
+        let saved = |(slot, region)| SavedRegion::of(region, self.slots.filed_pages(slot));
         Ok(Snapshot {
             cpus: self.cpu_states(&msrs)?,
             msrs,
             machine: MachineState::of(&self.vm)?,
             devices: self.shared.bus().state(),
             console: self.console.saved(),
-            memory: regions.map(SavedRegion::of).collect::<Result<_, _>>()?,
+            memory: regions.map(saved).collect::<Result<_, _>>()?,
             at_doorbell: self.at_doorbell,
         })
     }
@@ -140,12 +138,19 @@ impl Vm {
         Ok(found)
     }
 
-    fn bring_to_rest(&self) -> Result<(), VmError> {
+    /// The registers that are to be kept of each vCPU.
+    pub(crate) fn restorable_msrs(&self) -> Result<Vec<u32>, VmError> {
+        let first = self.vcpus.first().map(crate::vcpu::Vcpu::fd);
+        let kvm = kvm_ioctls::Kvm::new().map_err(VmError::kvm("open /dev/kvm"))?;
+        first.map_or(Ok(Vec::new()), |fd| cpu::restorable_msrs(&kvm, &fd))
+    }
+
+    pub(crate) fn bring_to_rest(&self) -> Result<(), VmError> {
         let mut vcpus = self.vcpus.iter();
         vcpus.try_for_each(|vcpu| cpu::bring_to_rest(&mut vcpu.fd()))
     }
 
-    fn cpu_states(&self, msrs: &[u32]) -> Result<Vec<CpuState>, VmError> {
+    pub(crate) fn cpu_states(&self, msrs: &[u32]) -> Result<Vec<CpuState>, VmError> {
         let vcpus = self.vcpus.iter();
         vcpus.map(|vcpu| CpuState::of(&vcpu.fd(), msrs)).collect()
     }

@@ -13,7 +13,7 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use walk::PagingRegs;
 
-use crate::boot;
+use crate::boot::{self, Entry};
 use crate::buffers::Buffer;
 use crate::bus::Bus;
 use crate::config::VmConfig;
@@ -63,6 +63,19 @@ impl Vm {
     pub fn new(config: &VmConfig) -> Result<Self, VmError> {
         config.check()?;
         let windows = window::place(config)?;
+        let slots = Slots::new(config, &windows)?;
+        let device = &windows[..config.windows.len()];
+        let entry = boot::load(config, slots.memory(), device)?;
+        Self::build(config, windows, slots, Some(entry))
+    }
+
+    /// Puts a VM around its memory. Without an entry point the vCPUs have no state yet.
+    pub(crate) fn build(
+        config: &VmConfig,
+        windows: Vec<Window>,
+        slots: Slots,
+        entry: Option<Entry>,
+    ) -> Result<Self, VmError> {
         let device = &windows[..config.windows.len()];
         let hpet = windows
             .get(device.len())
@@ -75,9 +88,7 @@ impl Vm {
             .map_err(VmError::kvm("KVM_SET_TSS_ADDR"))?;
         vm.create_irq_chip()
             .map_err(VmError::kvm("KVM_CREATE_IRQCHIP"))?;
-        let slots = Slots::new(config, &windows)?;
         slots.register(&vm)?;
-        let entry = boot::load(config, slots.memory(), device)?;
 
         let (reported, line) = (eventfd()?, eventfd()?);
         let events = EventLoop::new(&reported, &line)?;
@@ -102,7 +113,7 @@ impl Vm {
                 vcpus: config.vcpus,
             };
             let cpuid = cpuid::for_vcpu(&supported, topology);
-            vcpu::configure(&fd, &cpuid, (index == 0).then_some(entry))?;
+            vcpu::configure(&fd, &cpuid, entry.filter(|_| index == 0))?;
             let shared = Arc::clone(&shared);
             vcpus.push(Vcpu::spawn(usize::from(index), fd, shared, sender.clone())?);
         }

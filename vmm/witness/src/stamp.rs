@@ -120,6 +120,25 @@ impl Stamps {
         }
     }
 
+    /// Whether all pages hold just what [`Stamps::fill`] put there.
+    pub fn are_untouched(&self, windows: &[Window]) -> bool {
+        windows.iter().enumerate().all(|(index, window)| {
+            (0..window.npages()).all(|page| {
+                let page = DevicePage {
+                    window: index,
+                    page,
+                };
+                let first = self.registers_len_bytes(page);
+                let len = usize::try_from(WORDS * 8 - first).unwrap_or_default();
+                let bytes = window.read(page.page, first, len).unwrap_or_default();
+                let words = (first / 8..).zip(bytes.as_chunks::<8>().0);
+                let mut same =
+                    words.map(|(at, word)| u64::from_le_bytes(*word) == self.word(page, at * 8));
+                same.all(|same| same)
+            })
+        })
+    }
+
     /// The device pages whose slot holds something else than at the start, with
     /// what it holds.
     pub fn changed_slots(&self, windows: &[Window]) -> Vec<(DevicePage, u64)> {

@@ -164,12 +164,14 @@ fn hex_of(path: &Path) -> String {
     name.split('.').next().unwrap_or_default().to_owned()
 }
 
-fn is_part(path: &Path) -> bool {
+/// Whether it is a folder in which an entry is made.
+pub fn is_part(path: &Path) -> bool {
     path.extension()
         .is_some_and(|extension| extension == "part")
 }
 
-fn sub_dirs(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+/// The folders in `dir`, by name; none when it does not exist.
+pub fn sub_dirs(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let listing = match fs::read_dir(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         listing => listing.map_err(at("list", dir))?,

@@ -10,6 +10,7 @@
 mod key;
 mod lock;
 mod manage;
+mod offer;
 
 use std::error::Error as StdError;
 use std::fs::{self, File, FileTimes};

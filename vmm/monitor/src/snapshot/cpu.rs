@@ -5,6 +5,7 @@ use kvm_bindings::{
     kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xsave,
 };
 use kvm_ioctls::{Kvm, VcpuFd};
+use serde::{Deserialize, Serialize};
 
 use walk::Vendor;
 
@@ -17,6 +18,9 @@ use crate::error::VmError;
 const MSR_TSC: u32 = 0x10;
 /// `IA32_TSC_DEADLINE`: means what it says only once the counter and the APIC are right.
 const MSR_TSC_DEADLINE: u32 = 0x6e0;
+/// `MSR_KVM_WALL_CLOCK` and its successor (Documentation/virt/kvm/x86/msr.rst): at each
+/// store KVM writes the time to guest memory, so that none is made to try.
+const WALL_CLOCK: [u32; 2] = [0x11, 0x4b56_4d00];
 /// Registers of Hyper-V's interface, which guests are not offered; some are clocks.
 const HYPER_V: std::ops::Range<u32> = 0x4000_0000..0x4000_0200;
 /// Attempts to bring a vCPU to rest; each does one part of an access that is split.
@@ -31,10 +35,11 @@ const APIC_CURRENT_COUNT: usize = 0x390;
 /// The floating-point state travels in the XSAVE format although XSAVE is withheld from
 /// the guest: KVM_GET_FPU and KVM_SET_FPU leave out which of its parts are in use, and a
 /// part that is not is taken for zeroes.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct CpuState {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CpuState {
     regs: kvm_regs,
     sregs: kvm_sregs,
+    #[serde(with = "words")]
     xsave: [u32; XSAVE_WORDS],
     debug: kvm_debugregs,
     events: kvm_vcpu_events,
@@ -47,7 +52,7 @@ pub(super) struct CpuState {
 
 /// Completes what the last exit left to be done, so that the registers are those
 /// between two instructions (Documentation/virt/kvm/api.rst, 5, `immediate_exit`).
-pub(super) fn bring_to_rest(vcpu: &mut VcpuFd) -> Result<(), VmError> {
+pub(crate) fn bring_to_rest(vcpu: &mut VcpuFd) -> Result<(), VmError> {
     vcpu.set_kvm_immediate_exit(1);
     let mut outcome = Err(VmError::Config(format!(
         "a vCPU does not come to rest in {ATTEMPTS} attempts"
@@ -72,7 +77,7 @@ pub(super) fn bring_to_rest(vcpu: &mut VcpuFd) -> Result<(), VmError> {
 
 impl CpuState {
     /// Reads the state of a vCPU at rest; `msrs` are those to look at.
-    pub(super) fn of(vcpu: &VcpuFd, msrs: &[u32]) -> Result<Self, VmError> {
+    pub(crate) fn of(vcpu: &VcpuFd, msrs: &[u32]) -> Result<Self, VmError> {
         Ok(Self {
             regs: vcpu.get_regs().map_err(VmError::kvm("KVM_GET_REGS"))?,
             sregs: vcpu.get_sregs().map_err(VmError::kvm("KVM_GET_SREGS"))?,
@@ -96,7 +101,7 @@ impl CpuState {
     }
 
     /// Gives a vCPU at rest this state.
-    pub(super) fn put(&self, vcpu: &VcpuFd) -> Result<(), VmError> {
+    pub(crate) fn put(&self, vcpu: &VcpuFd) -> Result<(), VmError> {
         vcpu.set_mp_state(self.mp)
             .map_err(VmError::kvm("KVM_SET_MP_STATE"))?;
         vcpu.set_regs(&self.regs)
@@ -172,7 +177,7 @@ impl CpuState {
 
 /// The registers that KVM both tells of this vCPU and takes back, in the order in which
 /// they are to be set.
-pub(super) fn restorable_msrs(kvm: &Kvm, vcpu: &VcpuFd) -> Result<Vec<u32>, VmError> {
+pub(crate) fn restorable_msrs(kvm: &Kvm, vcpu: &VcpuFd) -> Result<Vec<u32>, VmError> {
     let list = kvm
         .get_msr_index_list()
         .map_err(VmError::kvm("KVM_GET_MSR_INDEX_LIST"))?;
@@ -183,7 +188,8 @@ pub(super) fn restorable_msrs(kvm: &Kvm, vcpu: &VcpuFd) -> Result<Vec<u32>, VmEr
         .filter(|index| *index != MSR_TSC && !HYPER_V.contains(index))
         .filter(|index| {
             // Some are listed for every processor, and this one does not have them.
-            read_msrs(vcpu, &[*index]).is_ok_and(|found| write_msrs(vcpu, &found).is_ok())
+            read_msrs(vcpu, &[*index])
+                .is_ok_and(|found| WALL_CLOCK.contains(index) || write_msrs(vcpu, &found).is_ok())
         })
         .collect();
     indices.sort_by_key(|index| (*index == MSR_TSC_DEADLINE, *index));
@@ -229,4 +235,28 @@ fn write_msrs(vcpu: &VcpuFd, values: &[(u32, u64)]) -> Result<(), VmError> {
         .set_msrs(&entries(values)?)
         .map_err(VmError::kvm("KVM_SET_MSRS"))?;
     all(done, values, "take")
+}
+
+/// An array that serde has no words for.
+mod words {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::XSAVE_WORDS;
+
+    pub(super) fn serialize<S: Serializer>(
+        words: &[u32; XSAVE_WORDS],
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        words.as_slice().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<[u32; XSAVE_WORDS], D::Error> {
+        let words = Vec::<u32>::deserialize(from)?;
+        let len = words.len();
+        let wrong = |_| D::Error::custom(format!("{len} words of XSAVE"));
+        words.try_into().map_err(wrong)
+    }
 }

@@ -4,6 +4,7 @@ use kvm_bindings::{
     KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, kvm_clock_data, kvm_irqchip,
 };
 use kvm_ioctls::VmFd;
+use serde::{Deserialize, Serialize};
 
 use crate::error::VmError;
 
@@ -16,14 +17,14 @@ const CHIPS: [u32; 3] = [
 const CHIP_LEN_BYTES: usize = 512;
 
 /// The interrupt controllers' registers, and the paravirtual clock in nanoseconds.
-#[derive(Clone)]
-pub(super) struct MachineState {
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct MachineState {
     chips: Vec<kvm_irqchip>,
     clock: u64,
 }
 
 impl MachineState {
-    pub(super) fn of(vm: &VmFd) -> Result<Self, VmError> {
+    pub(crate) fn of(vm: &VmFd) -> Result<Self, VmError> {
         let mut chips = Vec::new();
         for chip_id in CHIPS {
             let mut chip = kvm_irqchip {
@@ -41,7 +42,7 @@ impl MachineState {
         })
     }
 
-    pub(super) fn put(&self, vm: &VmFd) -> Result<(), VmError> {
+    pub(crate) fn put(&self, vm: &VmFd) -> Result<(), VmError> {
         for chip in &self.chips {
             vm.set_irqchip(chip)
                 .map_err(VmError::kvm("KVM_SET_IRQCHIP"))?;

@@ -9,7 +9,9 @@ use kvm_ioctls::VmFd;
 use rustix::fs::{SeekFrom, seek};
 use vm_memory::{Bytes, GuestMemoryRegion, MemoryRegionAddress};
 
+use super::present;
 use crate::error::VmError;
+use crate::saved::Run;
 use crate::slots::{Region, Slots};
 use crate::window::Window;
 
@@ -19,14 +21,15 @@ const ZEROES: [u8; PAGE_LEN] = [0; PAGE_LEN];
 
 /// The memory behind one memslot. Pages that hold nothing but zeroes because nobody
 /// ever touched them take no room.
-pub(super) struct SavedRegion {
+pub(crate) struct SavedRegion {
     /// For each page where it is in `pages`; `None` for a page of zeroes.
     index: Vec<Option<u32>>,
     pages: Vec<[u8; PAGE_LEN]>,
 }
 
 impl SavedRegion {
-    pub(super) fn of(region: &Region) -> Result<Self, VmError> {
+    /// `from_file` are pages of the region that a file holds.
+    pub(crate) fn of(region: &Region, from_file: &[Run]) -> Result<Self, VmError> {
         let npages = usize::try_from(region.len() / PAGE_SIZE)
             .map_err(|_| VmError::Config("a memslot larger than the address space".into()))?;
         let mut saved = Self {
@@ -36,6 +39,12 @@ impl SavedRegion {
         match region.file_offset() {
             // Looking at a page that a file does not have would give it one.
             Some(backing) => saved.take_file(backing.file()).map_err(reading)?,
+            None if region.get_mmap().flags() & libc::MAP_PRIVATE != 0 => {
+                for page in present::pages(region, from_file).map_err(reading)? {
+                    let bytes = read_page(region, page)?;
+                    saved.take(page, bytes);
+                }
+            }
             None => {
                 for page in 0..npages {
                     let bytes = read_page(region, page)?;
@@ -77,7 +86,19 @@ impl SavedRegion {
         Ok(())
     }
 
-    fn page(&self, page: usize) -> &[u8; PAGE_LEN] {
+    /// Pages that hold something else than zeroes, in order.
+    pub(crate) fn filled(&self) -> impl Iterator<Item = u32> {
+        let numbers = (0..).zip(&self.index);
+        let kept = numbers.filter_map(|(page, place)| place.map(|place| (page, place)));
+        kept.filter(|(_, place)| {
+            let page = self.pages.get(*place as usize);
+            page.is_some_and(|bytes| *bytes != ZEROES)
+        })
+        .map(|(page, _)| page)
+    }
+
+    /// What page `page` of the region holds.
+    pub(crate) fn page(&self, page: usize) -> &[u8; PAGE_LEN] {
         let place = self.index.get(page).copied().flatten();
         place
             .and_then(|place| self.pages.get(place as usize))
