@@ -13,7 +13,7 @@ use crate::error::HarnessError;
 use crate::mutants::Eyes;
 use crate::start::{Snapshots, Start, Started};
 
-/// How often windows are built anew to get host pages that are apart.
+/// How often frames are exchanged to get host pages that are apart.
 const SCRAMBLE_ATTEMPTS: u64 = 16;
 /// Lines of the kernel's log that an error about a module carries.
 const LOG_LINES: usize = 12;
@@ -251,7 +251,8 @@ fn stamped(
     config: &VmConfig,
     build: impl Fn(&VmConfig) -> Result<Vm, HarnessError>,
 ) -> Result<(Vm, Stamps), HarnessError> {
-    let vm = build_scrambled(config, build)?;
+    let mut vm = build(config)?;
+    keep_apart(&mut vm)?;
     let stamps = Stamps::of(&vm, config.scramble_seed);
     for (index, window) in vm.windows().iter().enumerate() {
         stamps.fill(index, window);
@@ -259,43 +260,43 @@ fn stamped(
     Ok((vm, stamps))
 }
 
-/// Builds the VM until no two neighbouring device pages have neighbouring frames:
-/// else a mapping that is off by a page could look right by luck.
-fn build_scrambled(
-    config: &VmConfig,
-    build: impl Fn(&VmConfig) -> Result<Vm, HarnessError>,
-) -> Result<Vm, HarnessError> {
-    let mut config = config.clone();
-    let mut tidy = Vec::new();
-    for attempt in 0..SCRAMBLE_ATTEMPTS {
-        let vm = build(&config)?;
-        match are_scrambled(vm.windows()) {
-            // Frames that cannot be read cannot mislead anybody either: the link
-            // that would use them stays unheard.
-            Ok(true) | Err(FrameError::Hidden | FrameError::Open(_)) => return Ok(vm),
-            Ok(false) => {}
+/// Exchanges frames until no two neighbouring device pages have neighbouring ones: else a
+/// mapping that is off by a page could look right by luck.
+fn keep_apart(vm: &mut Vm) -> Result<(), HarnessError> {
+    for _ in 0..SCRAMBLE_ATTEMPTS {
+        let close = match next_to_each_other(vm.windows()) {
+            Ok(close) => close,
+            // Frames that cannot be read cannot mislead anybody either: the link that
+            // would use them stays unheard.
+            Err(FrameError::Hidden | FrameError::Open(_)) => return Ok(()),
             Err(error) => return Err(error.into()),
+        };
+        if close.is_empty() {
+            return Ok(());
         }
-        config.scramble_seed = config.scramble_seed.wrapping_add(0x1_0001 + attempt);
-        // Kept until the end, so that the next attempt gets other frames.
-        tidy.push(vm);
+        for (window, page) in close {
+            vm.exchange_frame(window, page)?;
+        }
     }
     Err(HarnessError::NotScrambled {
         attempts: SCRAMBLE_ATTEMPTS,
     })
 }
 
-fn are_scrambled(windows: &[Window]) -> Result<bool, FrameError> {
+/// Pages whose frame is a neighbour of that of the page before, each with its window.
+fn next_to_each_other(windows: &[Window]) -> Result<Vec<(usize, u64)>, FrameError> {
     let pagemap = Pagemap::open()?;
-    for window in windows {
+    let mut close = Vec::new();
+    for (index, window) in windows.iter().enumerate() {
         let frames = (0..window.npages())
             .filter_map(|page| window.ledger_hva(page))
             .map(|hva| pagemap.pfn(hva))
             .collect::<Result<Vec<_>, _>>()?;
-        let neighbours = |pair: &[addr::Pfn]| pair[0].raw().abs_diff(pair[1].raw()) == 1;
-        if frames.windows(2).any(neighbours) {
-            return Ok(false);
+        for (pair, page) in frames.windows(2).zip(1..) {
+            if pair[0].raw().abs_diff(pair[1].raw()) == 1 {
+                close.push((index, page));
+            }
         }
     }
-    Ok(true)
+    Ok(close)
 }

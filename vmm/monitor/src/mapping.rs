@@ -42,75 +42,47 @@ unsafe impl Send for View {}
 unsafe impl Sync for View {}
 
 impl View {
-    /// Maps `file_pages[i]` of `file` as the view's page `i`, faults all in and
-    /// locks them, so that their frames stay.
-    pub(crate) fn of_pages(file: &File, file_pages: &[u64]) -> io::Result<Self> {
-        let view = Self::reserve(file_pages.len())?;
-        let mut page = 0;
-        while page < file_pages.len() {
-            let run = run_length(&file_pages[page..]);
-            view.map_run(file, page, file_pages[page], run)?;
-            page += run;
-        }
-        view.lock()?;
-        Ok(view)
-    }
-
-    fn len_bytes(&self) -> usize {
-        self.npages * PAGE_LEN
-    }
-
-    fn reserve(npages: usize) -> io::Result<Self> {
+    /// Maps the first `npages` pages of `file`. None of them is brought in: whoever touches
+    /// a page that the file does not have gives it one.
+    pub(crate) fn of(file: &File, npages: usize) -> io::Result<Self> {
         let len_bytes = npages
             .checked_mul(PAGE_LEN)
             .filter(|len| *len > 0)
             .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
-        // SAFETY: a new private mapping at an address of the kernel's choice
-        // touches no memory that exists.
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory
+        // that exists.
         let base = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
                 len_bytes,
-                libc::PROT_NONE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
                 0,
             )
         };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self {
+        let view = Self {
             base: base.cast(),
             npages,
-        })
-    }
-
-    fn map_run(&self, file: &File, page: usize, file_page: u64, run: usize) -> io::Result<()> {
-        let offset = file_page
-            .checked_mul(PAGE_SIZE)
-            .and_then(|bytes| libc::off_t::try_from(bytes).ok())
-            .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
-        let at = self.base.wrapping_add(page * PAGE_LEN);
-        // SAFETY: `page + run` is at most `npages`, since both come from one slice
-        // of that length, so the fixed mapping replaces only this view's own pages.
-        let mapped = unsafe {
-            libc::mmap(
-                at.cast(),
-                run * PAGE_LEN,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_POPULATE,
-                file.as_raw_fd(),
-                offset,
-            )
         };
-        if mapped == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(())
+        no_huge_pages(view.base, len_bytes)?;
+        Ok(view)
     }
 
-    fn lock(&self) -> io::Result<()> {
+    /// Brings page `page` in; `None` beyond the view.
+    pub(crate) fn touch(&self, page: u64) -> Option<()> {
+        self.read(page.checked_mul(PAGE_SIZE)?, 1).map(drop)
+    }
+
+    fn len_bytes(&self) -> usize {
+        self.npages * PAGE_LEN
+    }
+
+    /// Brings all pages in and locks them, so that they stay in memory.
+    pub(crate) fn lock(&self) -> io::Result<()> {
         // SAFETY: the range is this view's own mapping; locking changes no contents.
         let locked = unsafe { libc::mlock(self.base.cast(), self.len_bytes()) };
         if locked != 0 {
@@ -135,11 +107,6 @@ impl View {
             return Err(io::Error::last_os_error());
         }
         Ok(())
-    }
-
-    /// Number of pages.
-    pub(crate) fn npages(&self) -> usize {
-        self.npages
     }
 
     /// First byte of the view.
@@ -178,10 +145,21 @@ impl View {
     /// Copies `bytes` to `offset_bytes`; `None` when they do not fit.
     pub(crate) fn write(&self, offset_bytes: u64, bytes: &[u8]) -> Option<()> {
         let to = self.at(offset_bytes, bytes.len())?;
-        for (index, byte) in bytes.iter().enumerate() {
+        // By words where it can be done: windows are filled for each VM.
+        let (words, rest) = match to.cast::<u64>().is_aligned() {
+            true => bytes.as_chunks::<8>(),
+            false => (&[][..], bytes),
+        };
+        for (index, word) in words.iter().enumerate() {
+            let to = to.wrapping_add(index * 8).cast::<u64>();
             // SAFETY: `at` found the whole range within the mapping, which by the
-            // type's invariant is alive, readable and writable.
-            unsafe { to.wrapping_add(index).write_volatile(*byte) };
+            // type's invariant is alive, readable and writable; the word is aligned.
+            unsafe { to.write_volatile(u64::from_ne_bytes(*word)) };
+        }
+        for (index, byte) in rest.iter().enumerate() {
+            let to = to.wrapping_add(words.len() * 8 + index);
+            // SAFETY: as above; a byte is always aligned.
+            unsafe { to.write_volatile(*byte) };
         }
         Some(())
     }
@@ -196,6 +174,19 @@ impl View {
         };
         Some((0..len_bytes).map(byte).collect())
     }
+}
+
+/// Has pages of a mapping come one by one: those that belong together are looked at apart,
+/// and one that is stored to must not bring its neighbours along.
+pub(crate) fn no_huge_pages(base: *mut u8, len_bytes: usize) -> io::Result<()> {
+    // SAFETY: the advice changes no contents, wherever it points.
+    let advised = unsafe { libc::madvise(base.cast(), len_bytes, libc::MADV_NOHUGEPAGE) };
+    let error = io::Error::last_os_error();
+    // A kernel without huge pages does not know the advice.
+    if advised == 0 || error.raw_os_error() == Some(libc::EINVAL) {
+        return Ok(());
+    }
+    Err(error)
 }
 
 impl Drop for View {
@@ -298,31 +289,55 @@ pub(crate) unsafe fn lay_over(
     Ok(())
 }
 
-/// Number of leading elements that count upwards by one.
-fn run_length(pages: &[u64]) -> usize {
-    1 + pages
-        .windows(2)
-        .take_while(|pair| pair[0].checked_add(1) == Some(pair[1]))
-        .count()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn two_views_of_one_file_see_the_same_pages_in_their_own_order() {
+    fn two_views_of_one_file_see_the_same_pages() {
         let file = memfd(c"test", 4 * PAGE_SIZE).expect("a memfd");
-        let ledger = View::of_pages(&file, &[0, 1, 2, 3]).expect("mapped");
-        let scrambled = View::of_pages(&file, &[2, 3, 0]).expect("mapped");
-        scrambled.write(PAGE_SIZE + 8, b"here").expect("inside");
-        assert_eq!(ledger.read(3 * PAGE_SIZE + 8, 4).expect("inside"), b"here");
+        let ledger = View::of(&file, 4).expect("mapped");
+        let other = View::of(&file, 3).expect("mapped");
+        other.write(PAGE_SIZE + 8, b"here").expect("inside");
+        assert_eq!(ledger.read(PAGE_SIZE + 8, 4).expect("inside"), b"here");
+    }
+
+    #[test]
+    fn words_and_bytes_arrive_in_order() {
+        let file = memfd(c"test", PAGE_SIZE).expect("a memfd");
+        let view = View::of(&file, 1).expect("mapped");
+        let bytes: Vec<u8> = (1..=41).collect();
+        for at in [0, 3, 8, 100, PAGE_SIZE - 41] {
+            view.write(0, &[0; PAGE_LEN]).expect("inside");
+            view.write(at, &bytes).expect("inside");
+            assert_eq!(view.read(at, bytes.len()).expect("inside"), bytes, "{at}");
+            let all = view.read(0, PAGE_LEN).expect("inside");
+            let sum: u32 = all.into_iter().map(u32::from).sum();
+            assert_eq!(sum, 41 * 42 / 2, "{at}");
+        }
+    }
+
+    #[test]
+    fn pages_come_in_when_they_are_touched() {
+        let file = memfd(c"test", 8 * PAGE_SIZE).expect("a memfd");
+        let blocks = || {
+            let found = std::os::unix::fs::MetadataExt::blocks(&file.metadata().expect("there"));
+            found * 512 / PAGE_SIZE
+        };
+        let view = View::of(&file, 8).expect("mapped");
+        assert_eq!(blocks(), 0);
+        view.touch(5).expect("inside");
+        assert_eq!(blocks(), 1);
+        view.lock().expect("locked");
+        assert_eq!(blocks(), 8);
+        assert!(view.touch(8).is_none());
+        assert!(View::of(&file, 0).is_err());
     }
 
     #[test]
     fn ranges_beyond_a_view_are_refused() {
         let file = memfd(c"test", PAGE_SIZE).expect("a memfd");
-        let view = View::of_pages(&file, &[0]).expect("mapped");
+        let view = View::of(&file, 1).expect("mapped");
         assert!(view.read(PAGE_SIZE - 1, 1).is_some());
         assert!(view.read(PAGE_SIZE - 1, 2).is_none());
         assert!(view.write(u64::MAX, b"x").is_none());
@@ -332,7 +347,7 @@ mod tests {
     #[test]
     fn a_file_is_shown_page_by_page() {
         let file = memfd(c"test", 3 * PAGE_SIZE).expect("a memfd");
-        let view = View::of_pages(&file, &[0, 1, 2]).expect("mapped");
+        let view = View::of(&file, 3).expect("mapped");
         view.write(PAGE_SIZE, b"second").expect("inside");
         view.write(3 * PAGE_SIZE - 1, b"!").expect("inside");
         let (mut firsts, mut last) = (Vec::new(), 0);
@@ -345,12 +360,5 @@ mod tests {
         assert_eq!(last, b'!');
         assert!(FileView::of(&file, 0, 0).is_err());
         assert!(FileView::of(&file, 0, PAGE_LEN - 1).is_err());
-    }
-
-    #[test]
-    fn runs_end_where_pages_stop_being_neighbours() {
-        assert_eq!(run_length(&[4, 5, 6, 8]), 3);
-        assert_eq!(run_length(&[4, 3]), 1);
-        assert_eq!(run_length(&[u64::MAX, 0]), 1);
     }
 }

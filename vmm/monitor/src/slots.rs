@@ -14,7 +14,7 @@ use vm_memory::{
 use crate::config::VmConfig;
 use crate::error::VmError;
 use crate::layout;
-use crate::mapping::{lay_over, memfd};
+use crate::mapping::{lay_over, memfd, no_huge_pages};
 use crate::saved::{Run, SavedPages};
 use crate::snapshot::merge;
 use crate::window::Window;
@@ -303,7 +303,7 @@ fn saved_region(pages: SavedPages, base: Gpa, len_bytes: u64) -> Result<Region, 
         .map_err(|_| VmError::Config(format!("{len_bytes} bytes of guest memory")))?;
     let region = MmapRegion::<AtomicBitmap>::new(size)
         .map_err(|error| memory(std::io::Error::other(error)))?;
-    no_huge_pages(&region).map_err(memory)?;
+    no_huge_pages(region.as_ptr(), size).map_err(memory)?;
     let mut offset_bytes = pages.offset_bytes;
     for run in pages.runs {
         let start = u64::from(run.first) * PAGE_SIZE;
@@ -324,20 +324,6 @@ fn saved_region(pages: SavedPages, base: Gpa, len_bytes: u64) -> Result<Region, 
         offset_bytes += run.len_bytes();
     }
     region_at(region, base)
-}
-
-/// Pages are looked at one by one, and one that is stored to must not bring its
-/// neighbours along.
-fn no_huge_pages(region: &MmapRegion<AtomicBitmap>) -> std::io::Result<()> {
-    // SAFETY: the advice changes no contents of the region, which is mapped.
-    let advised =
-        unsafe { libc::madvise(region.as_ptr().cast(), region.size(), libc::MADV_NOHUGEPAGE) };
-    let error = std::io::Error::last_os_error();
-    // A kernel without huge pages does not know the advice.
-    if advised == 0 || error.raw_os_error() == Some(libc::EINVAL) {
-        return Ok(());
-    }
-    Err(error)
 }
 
 fn window_region(window: &Window) -> Result<Region, VmError> {

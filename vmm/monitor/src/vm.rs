@@ -276,6 +276,19 @@ impl Vm {
             .map_err(VmError::host("withdraw a window's memory"))
     }
 
+    /// Gives a page of window `index` another frame of the host, with the same contents.
+    ///
+    /// # Errors
+    /// [`VmError::Config`] without such a window; [`VmError::Host`] without such a page,
+    /// or when the kernel refuses.
+    pub fn exchange_frame(&mut self, index: usize, page: u64) -> Result<(), VmError> {
+        let window = self.windows.get_mut(index);
+        let window = window.ok_or_else(|| VmError::Config(format!("no window {index}")))?;
+        window
+            .exchange_frame(page)
+            .map_err(VmError::host("give a window's page another frame"))
+    }
+
     /// The threads through which this VM alone reaches KVM.
     pub fn threads(&self) -> Threads {
         Threads {

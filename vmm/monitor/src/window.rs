@@ -1,9 +1,13 @@
 //! Windows of the synthetic device: memory of the host in scrambled order.
 
+use std::fs::File;
+use std::io;
 use std::num::NonZeroUsize;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 
 use addr::{Gpa, Hva, PAGE_SIZE};
+use rustix::fs::{FallocateFlags, fallocate};
 use vm_memory::bitmap::AtomicBitmap;
 
 use crate::config::{VmConfig, WindowConfig};
@@ -12,45 +16,99 @@ use crate::hpet;
 use crate::layout;
 use crate::mapping::{View, memfd};
 
+const PAGE_LEN: usize = 4096;
+const _: () = assert!(PAGE_LEN as u64 == PAGE_SIZE);
+
 /// One window, with the host's own account of the pages behind it.
 ///
-/// The window's memslot views the pages of a memfd in scrambled order; the ledger
-/// is a second mapping of the same pages, which no guest reaches. What device page
-/// is which file page is decided here once and never looked up in a table of pages.
+/// The window's memslot views the pages of a memfd; the ledger is a second mapping of the
+/// same pages, which no guest reaches. The pages get their frames one by one in scrambled
+/// order, so that pages of the device which follow each other do not in the host.
 #[derive(Debug)]
 pub struct Window {
     config: WindowConfig,
     base: Gpa,
     slot_view: View,
     ledger: View,
+    /// The pages, and behind them spare ones.
+    file: File,
+    /// Spare pages that have a frame, the first ones.
+    spares_used: u64,
     /// Pages that were written through the ledger.
     written: AtomicBitmap,
 }
 
+/// Pages of the file that are nobody's: each can keep a frame from being given out.
+const SPARES: u64 = 256;
+/// Spare frames between the first half of the pages and the second.
+const BETWEEN: u64 = 4;
+
 impl Window {
     pub(crate) fn new(config: &WindowConfig, base: Gpa, seed: u64) -> Result<Self, VmError> {
-        let order = scrambled_order(config.npages, seed);
-        // Every other file page is a decoy, so that pages which follow each other
-        // in the file are never both the device's.
-        let len_bytes = config.npages * 2 * PAGE_SIZE;
+        let file_npages = config.npages.saturating_add(SPARES);
+        let len_bytes = file_npages.saturating_mul(PAGE_SIZE);
         let memory = |source| VmError::Memory {
             what: "a device window",
             len_bytes,
             source,
         };
+        let npages = usize::try_from(config.npages)
+            .map_err(|_| VmError::Config(format!("a window of {} pages", config.npages)))?;
         let file = memfd(c"mapwitness-window", len_bytes).map_err(memory)?;
-        // Populated in the file's order first: the frames of a scrambled order
-        // would otherwise be handed out in that very order.
-        let all: Vec<u64> = (0..config.npages * 2).collect();
-        let populated = View::of_pages(&file, &all).map_err(memory)?;
-        fill_decoys(&populated);
-        Ok(Self {
+        let ledger = View::of(&file, npages).map_err(memory)?;
+        let mut window = Self {
             config: config.clone(),
             base,
-            slot_view: View::of_pages(&file, &order).map_err(memory)?,
-            ledger: View::of_pages(&file, &order).map_err(memory)?,
+            slot_view: View::of(&file, npages).map_err(memory)?,
+            ledger,
+            file,
+            spares_used: 0,
             written: written(config)?,
-        })
+        };
+        window.bring_in(seed).map_err(memory)?;
+        Ok(window)
+    }
+
+    /// Gives all pages their frames, in an order that follows from `seed`.
+    fn bring_in(&mut self, seed: u64) -> io::Result<()> {
+        let (first, second) = halves(self.config.npages, seed);
+        for page in first {
+            self.ledger.touch(page).ok_or(io::ErrorKind::InvalidInput)?;
+        }
+        for _ in 0..BETWEEN {
+            self.use_spare()?;
+        }
+        for page in second {
+            self.ledger.touch(page).ok_or(io::ErrorKind::InvalidInput)?;
+        }
+        self.ledger.lock()?;
+        self.slot_view.lock()
+    }
+
+    /// Gives a spare page a frame: whichever is the next to be given out.
+    fn use_spare(&mut self) -> io::Result<()> {
+        if self.spares_used >= SPARES {
+            return Err(io::Error::other("no spare page is left"));
+        }
+        let page = self.config.npages + self.spares_used;
+        let text = b"mapwitness: no page of the device";
+        self.file.write_all_at(text, page * PAGE_SIZE)?;
+        self.spares_used += 1;
+        Ok(())
+    }
+
+    /// Gives page `page` another frame, with the same contents. Nobody must be using the
+    /// window meanwhile. The frame that it had stays taken.
+    pub(crate) fn exchange_frame(&mut self, page: u64) -> io::Result<()> {
+        let at = page.saturating_mul(PAGE_SIZE);
+        let no_page = || io::Error::from(io::ErrorKind::InvalidInput);
+        let contents = self.ledger.read(at, PAGE_LEN).ok_or_else(no_page)?;
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&self.file, hole, at, PAGE_SIZE)?;
+        // The frame that was just freed is often the next to be given out.
+        self.use_spare()?;
+        self.ledger.write(at, &contents).ok_or_else(no_page)?;
+        self.slot_view.touch(page).ok_or_else(no_page)
     }
 
     /// Its configuration.
@@ -173,27 +231,19 @@ pub(crate) fn place(config: &VmConfig) -> Result<Vec<Window>, VmError> {
     Ok(windows)
 }
 
-/// Decoy pages say so, for whoever finds one in a mapping.
-fn fill_decoys(view: &View) {
-    let text = b"mapwitness decoy: no page of the device";
-    for page in (1..view.npages() as u64).step_by(2) {
-        for line in 0..PAGE_SIZE / 64 {
-            // Inside the view by construction, so there is nothing to report.
-            let _ = view.write(page * PAGE_SIZE + line * 64, text);
-        }
-    }
-}
-
-/// File page of each device page: the even file pages in an order shuffled by
-/// `seed`, no two neighbours in it next to each other.
-fn scrambled_order(npages: u64, seed: u64) -> Vec<u64> {
-    let mut order: Vec<u64> = (0..npages).map(|page| page * 2).collect();
+/// The pages with even numbers and those with odd ones, each in an order shuffled by `seed`:
+/// no two neighbours are in one half.
+fn halves(npages: u64, seed: u64) -> (Vec<u64>, Vec<u64>) {
     let mut random = SplitMix(seed);
-    for last in (1..order.len()).rev() {
-        let pick = random.below(last as u64 + 1);
-        order.swap(last, usize::try_from(pick).unwrap_or(last));
-    }
-    order
+    let mut half = |first: usize| {
+        let mut pages: Vec<u64> = (0..npages).skip(first).step_by(2).collect();
+        for last in (1..pages.len()).rev() {
+            let pick = random.below(last as u64 + 1);
+            pages.swap(last, usize::try_from(pick).unwrap_or(last));
+        }
+        pages
+    };
+    (half(0), half(1))
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014): enough to shuffle reproducibly.
@@ -219,31 +269,58 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn neighbouring_device_pages_are_never_neighbouring_file_pages() {
+    fn each_page_is_in_one_half_and_its_neighbours_in_the_other() {
         for (npages, seed) in [(1, 1), (2, 1), (13, 2), (1024, 3)] {
-            let order = scrambled_order(npages, seed);
-            assert_eq!(order.iter().collect::<BTreeSet<_>>().len() as u64, npages);
-            for pair in order.windows(2) {
-                assert!(pair[0].abs_diff(pair[1]) > 1, "{pair:?}");
-            }
+            let (even, odd) = halves(npages, seed);
+            assert!(even.iter().all(|page| page % 2 == 0));
+            assert!(odd.iter().all(|page| page % 2 == 1));
+            let all: BTreeSet<u64> = even.into_iter().chain(odd).collect();
+            assert_eq!(all, (0..npages).collect());
         }
     }
 
     #[test]
     fn the_order_follows_the_seed() {
-        assert_eq!(scrambled_order(64, 7), scrambled_order(64, 7));
-        assert_ne!(scrambled_order(64, 7), scrambled_order(64, 8));
+        assert_eq!(halves(64, 7), halves(64, 7));
+        assert_ne!(halves(64, 7), halves(64, 8));
     }
 
-    #[test]
-    fn the_ledger_and_the_memslot_show_one_memory() {
+    fn five_pages() -> Window {
         let config = WindowConfig {
             name: "test".into(),
             npages: 5,
             read_only: false,
             align_bytes: PAGE_SIZE,
         };
-        let window = Window::new(&config, Gpa::new(0xd100_0000), 1).expect("built");
+        Window::new(&config, Gpa::new(0xd100_0000), 1).expect("built")
+    }
+
+    #[test]
+    fn a_page_with_another_frame_is_the_same_page() {
+        let mut window = five_pages();
+        for (page, byte) in (0..5).zip(1_u8..) {
+            window.write(page, 8, &[byte; 9]).expect("inside");
+        }
+        for round in 0..50 {
+            window.exchange_frame(round % 5).expect("exchanged");
+        }
+        for (page, byte) in (0..5).zip(1_u8..) {
+            let wanted = [byte; 9];
+            assert_eq!(window.read(page, 8, 9).expect("inside"), wanted);
+            let seen = window.slot_view.read(page * PAGE_SIZE + 8, 9);
+            assert_eq!(seen.expect("inside"), wanted);
+        }
+        window.write(3, 0, b"new").expect("inside");
+        let seen = window.slot_view.read(3 * PAGE_SIZE, 3);
+        assert_eq!(seen.expect("inside"), b"new");
+        assert!(window.exchange_frame(5).is_err());
+        let spares_end = (0..SPARES).find(|_| window.exchange_frame(0).is_err());
+        assert_eq!(spares_end, Some(SPARES - BETWEEN - 50));
+    }
+
+    #[test]
+    fn the_ledger_and_the_memslot_show_one_memory() {
+        let window = five_pages();
         window.write(3, 16, b"stamp").expect("inside");
         let seen = window.slot_view.read(3 * PAGE_SIZE + 16, 5);
         assert_eq!(seen.expect("inside"), b"stamp");

@@ -11,6 +11,9 @@ use crate::contract::DevicePage;
 
 /// Words of a page.
 pub const WORDS: u64 = 512;
+/// Bytes of a page.
+const PAGE_LEN: usize = 4096;
+const _: () = assert!(PAGE_LEN as u64 == WORDS * 8);
 /// Byte offset of the word that names the page.
 pub const IDENTITY: u64 = 0;
 /// Byte offset of the word that the guest stores to.
@@ -112,11 +115,14 @@ impl Stamps {
                 page,
             };
             let first = self.registers_len_bytes(page);
-            let bytes: Vec<u8> = (first / 8..WORDS)
-                .flat_map(|word| self.word(page, word * 8).to_le_bytes())
-                .collect();
+            let mut bytes = [0; PAGE_LEN];
+            for (word, bytes) in (0..).zip(bytes.as_chunks_mut::<8>().0) {
+                *bytes = self.word(page, word * 8).to_le_bytes();
+            }
+            let stamp = usize::try_from(first).ok();
+            let stamp = stamp.and_then(|first| bytes.get(first..)).unwrap_or(&[]);
             // The page is of this window, so the write is within it.
-            let _ = window.write(page.page, first, &bytes);
+            let _ = window.write(page.page, first, stamp);
         }
     }
 
