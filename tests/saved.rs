@@ -122,7 +122,8 @@ fn a_file_that_is_not_whole_is_made_anew() {
     let (folder, config) = (folder(), config("good"));
     drop(start(&folder, &config));
     let path = file(&folder);
-    let len_bytes = fs::metadata(&path).expect("there").len();
+    // A guest that boots again need not have touched as many pages.
+    let len_bytes = || fs::metadata(&path).expect("there").len();
     let flip = |at: u64| {
         let file = File::options().read(true).write(true).open(&path);
         let file = file.expect("opened");
@@ -136,9 +137,9 @@ fn a_file_that_is_not_whole_is_made_anew() {
     };
     let damages: [(&str, &dyn Fn()); 5] = [
         ("header", &|| flip(40)),
-        ("memory", &|| flip(len_bytes / 2)),
-        ("state", &|| flip(len_bytes - 9)),
-        ("cut off", &|| resize(len_bytes - 4096)),
+        ("memory", &|| flip(len_bytes() / 2)),
+        ("state", &|| flip(len_bytes() - 9)),
+        ("cut off", &|| resize(len_bytes() - 4096)),
         ("nothing", &|| resize(0)),
     ];
     for (name, damage) in damages {

@@ -204,6 +204,15 @@ impl Guest {
         self.mappings
     }
 
+    /// How many numbers [`Guest::next_mapping`] has given.
+    pub(crate) fn mappings_made(&self) -> u64 {
+        self.mappings
+    }
+
+    pub(crate) fn set_mappings_made(&mut self, mappings: u64) {
+        self.mappings = mappings;
+    }
+
     /// Lines by which the guest kernel complains about itself: warnings, bugs,
     /// oopses and the like.
     ///

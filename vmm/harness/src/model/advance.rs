@@ -15,6 +15,58 @@ use super::{
     nothing, range_of,
 };
 
+/// What is asked of mmap(2) for a device file.
+struct Asked {
+    handle: Handle,
+    offset_bytes: u64,
+    len_bytes: u64,
+    prot: Prot,
+    sharing: Sharing,
+    fixed: Option<Place>,
+    anchor: Anchor,
+}
+
+impl Asked {
+    fn of(call: &Call) -> Result<Self, Meaningless> {
+        match *call {
+            Call::Map {
+                handle,
+                first_page,
+                npages,
+                prot,
+                sharing,
+                fixed,
+                anchor,
+            } => Ok(Self {
+                handle,
+                offset_bytes: in_bytes(first_page)?,
+                len_bytes: in_bytes(npages)?,
+                prot,
+                sharing,
+                fixed,
+                anchor,
+            }),
+            Call::Ask {
+                handle,
+                offset_bytes,
+                len_bytes,
+                prot,
+                sharing,
+                anchor,
+            } => Ok(Self {
+                handle,
+                offset_bytes,
+                len_bytes,
+                prot,
+                sharing,
+                fixed: None,
+                anchor,
+            }),
+            _ => Err(nothing(call)),
+        }
+    }
+}
+
 impl Model {
     pub(super) fn advance(
         &mut self,
@@ -29,7 +81,7 @@ impl Model {
                 let closed = self.state(by)?.open.remove(handle);
                 closed.map(|_| Wanted::Done).ok_or_else(|| nothing(handle))
             }
-            map @ Call::Map { .. } => self.map(by, map, learned),
+            map @ (Call::Map { .. } | Call::Ask { .. }) => self.map(by, &Asked::of(map)?, learned),
             Call::Reserve { npages, anchor } => self.reserve(by, *npages, *anchor, learned),
             Call::Unmap(pages) => {
                 let range = self.range(pages)?;
@@ -86,6 +138,8 @@ impl Model {
             Call::Peek { of, at } | Call::Poke { of, at } | Call::ReadMem { of, at } => {
                 self.debug(by, *of, *at)
             }
+            Call::Revoke { window } => self.revoke(*window),
+            Call::Restore { window } => self.restore(*window),
         }
     }
 
@@ -127,32 +181,34 @@ impl Model {
         Ok(Wanted::Fd)
     }
 
-    fn map(&mut self, by: Process, call: &Call, learned: &Learned) -> Result<Wanted, Meaningless> {
-        let Call::Map {
+    fn map(
+        &mut self,
+        by: Process,
+        asked: &Asked,
+        learned: &Learned,
+    ) -> Result<Wanted, Meaningless> {
+        let Asked {
             handle,
-            first_page,
-            npages,
-            prot,
             sharing,
+            prot,
             fixed,
             anchor,
-        } = *call
-        else {
-            return Err(nothing(call));
-        };
+            ..
+        } = *asked;
         let open = self.state(by)?.open.get(&handle).copied();
         let open = open.ok_or_else(|| nothing(handle))?;
         let file = Arc::clone(self.files.get(open.file).ok_or_else(|| nothing(open))?);
-        let target = |at| self.range(&Stretch { at, npages });
-        let target = fixed.map(target).transpose()?;
         let request = Request {
             open: open.mode,
-            offset_bytes: in_bytes(first_page)?,
-            len_bytes: in_bytes(npages)?,
+            offset_bytes: asked.offset_bytes,
+            len_bytes: asked.len_bytes,
             prot,
             sharing,
         };
-        let answer = rules::answer(&file, &request);
+        let (first_page, npages) = (request.first_page(), request.npages());
+        let target = |at| self.range(&Stretch { at, npages });
+        let target = fixed.map(target).transpose()?;
+        let answer = rules::answer(&file, &request, self.is_revoked(&file));
         if let (Some(range), Ok(_) | Err(Refused::ByDriver(_))) = (&target, &answer) {
             // Gone before the driver is asked, and for good: `vms_clean_up_area` and
             // `vms_abort_munmap_vmas` of mm/vma.c.
@@ -233,7 +289,8 @@ impl Model {
 
     fn touch(&mut self, by: Process, at: Place, is_store: bool) -> Result<Wanted, Meaningless> {
         let gva = Gva::new(self.range(&Stretch { at, npages: 1 })?.start);
-        let area = self.state(by)?.space.area_at(gva);
+        self.state(by)?;
+        let area = self.space(by).and_then(|space| space.area_at(gva));
         if is_store
             && let Some((_, Shows::File(pages))) = area.map(|(gva, area)| (gva, &area.shows))
             && pages.sharing == Sharing::Private
@@ -241,13 +298,17 @@ impl Model {
             // Copies of pages are nothing of the device.
             return Err(nothing(at));
         }
+        let is_revoked = match area.map(|(_, area)| &area.shows) {
+            Some(Shows::File(pages)) => self.is_revoked(&pages.file),
+            Some(Shows::Nothing) | None => false,
+        };
         let signal = |number, code| Wanted::Signal {
             number,
             code,
             page: gva,
         };
         let state = self.state(by)?;
-        let page = match state.space.touch(gva, is_store) {
+        let page = match state.space.touch(gva, is_store, is_revoked) {
             Touch::Nothing => return Ok(signal(libc::SIGSEGV, SEGV_MAPERR)),
             Touch::Denied => return Ok(signal(libc::SIGSEGV, SEGV_ACCERR)),
             Touch::NoPage => return Ok(signal(libc::SIGBUS, BUS_ADRERR)),

@@ -223,8 +223,8 @@ impl Space {
     }
 
     /// A load or store: `do_user_addr_fault` of arch/x86/mm/fault.c where there is no
-    /// entry, then `do_fault` of mm/memory.c.
-    pub(super) fn touch(&mut self, gva: Gva, is_store: bool) -> Touch {
+    /// entry, then `do_fault` of mm/memory.c. Of a file that `is_revoked` no page comes in.
+    pub(super) fn touch(&mut self, gva: Gva, is_store: bool, is_revoked: bool) -> Touch {
         let Some((area, page)) = self.page_mut(gva) else {
             return Touch::Nothing;
         };
@@ -243,7 +243,7 @@ impl Space {
         };
         let shown = pages.file.shown(pages.first_page, page);
         let is_given = shown.is_some_and(|shown| shown.range.present != When::AtMmap);
-        *entry |= is_given;
+        *entry |= is_given && !is_revoked;
         if *entry {
             Touch::Page(page)
         } else {

@@ -18,6 +18,7 @@ mod look;
 mod operation;
 mod outcome;
 mod perform;
+mod revoke;
 mod rules;
 mod space;
 #[cfg(test)]
@@ -47,6 +48,8 @@ pub struct Model {
     /// Addresses that the guest gave at some time. Nothing but what the model knows
     /// is mapped there in any process: the agent maps nothing of its own.
     known: Vec<Range<u64>>,
+    /// Windows that the driver has taken away from its mappings, by their numbers.
+    revoked: BTreeSet<usize>,
 }
 
 /// What the model knows of a process.
@@ -119,6 +122,7 @@ impl Model {
             processes: BTreeMap::from([(Process::FIRST, first)]),
             anchors: BTreeMap::new(),
             known: Vec::new(),
+            revoked: BTreeSet::new(),
         }
     }
 

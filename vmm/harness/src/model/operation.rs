@@ -58,7 +58,7 @@ impl Anchor {
 }
 
 /// One thing that one process does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Operation {
     /// Who.
     pub by: Process,
@@ -67,7 +67,7 @@ pub struct Operation {
 }
 
 /// What a process does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Call {
     /// open(2) of a device file.
     Open {
@@ -97,6 +97,24 @@ pub enum Call {
         sharing: Sharing,
         /// Where, with `MAP_FIXED`; `None` lets the kernel choose.
         fixed: Option<Place>,
+        /// Name for the address.
+        anchor: Anchor,
+    },
+    /// mmap(2) of a device file by bytes, as hostile as they may be, where the kernel
+    /// likes.
+    Ask {
+        /// Through which open file.
+        handle: Handle,
+        /// Offset in the file, in bytes.
+        #[serde(with = "hex")]
+        offset_bytes: u64,
+        /// Length in bytes.
+        #[serde(with = "hex")]
+        len_bytes: u64,
+        /// Protection.
+        prot: Prot,
+        /// Shared or private.
+        sharing: Sharing,
         /// Name for the address.
         anchor: Anchor,
     },
@@ -169,6 +187,33 @@ pub enum Call {
         /// Where.
         at: Place,
     },
+    /// The driver takes a window away from all its mappings, by an ioctl(2) of its
+    /// control file. Only the project's own driver has one.
+    Revoke {
+        /// The window's number.
+        window: usize,
+    },
+    /// The driver gives it back.
+    Restore {
+        /// The window's number.
+        window: usize,
+    },
+}
+
+/// A number as text, in hex: formats for people have none of 64 bits.
+mod hex {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(number: &u64, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("{number:#x}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(from)?;
+        let digits = text.strip_prefix("0x").unwrap_or(&text);
+        u64::from_str_radix(digits, 16).map_err(D::Error::custom)
+    }
 }
 
 impl Process {

@@ -1,6 +1,7 @@
 //! Operations in a real guest.
 
 use addr::{Gva, PAGE_SIZE};
+use wire::ioctls::{CONTROL_PATH, RESTORE, REVOKE, Target};
 use wire::{Fd, OpenMode, Prot, Reply, Request, Sharing, Value};
 use witness::DevicePage;
 use witness::stamp::{IDENTITY, LAST, SLOT};
@@ -32,6 +33,18 @@ impl Guest {
                 Ok(came(closed, |()| Came::Done))
             }
             Call::Map { handle, .. } => self.perform_map(model, fd(*handle)?, &operation.call),
+            Call::Ask {
+                handle,
+                offset_bytes,
+                len_bytes,
+                prot,
+                sharing,
+                ..
+            } => {
+                let fd = fd(*handle)?;
+                let mapped = self.mmap(fd, *offset_bytes, *len_bytes, *prot, *sharing)?;
+                Ok(came(mapped, Came::At))
+            }
             Call::Reserve { npages, .. } => self.map_nothing(*npages),
             Call::Unmap(pages) => {
                 let (gva, len_bytes) = bytes(model, pages)?;
@@ -95,6 +108,8 @@ impl Guest {
                 let pid = named(model.pid(*of), &operation.call)?;
                 self.read_mem(pid, at_place(model, *at)?)
             }
+            Call::Revoke { window } => self.control(REVOKE, *window),
+            Call::Restore { window } => self.control(RESTORE, *window),
         }
     }
 
@@ -188,6 +203,19 @@ impl Guest {
             .restore_slots(self.vm().windows(), changed.iter().map(|(page, _)| *page));
         let arrived = changed.into_iter().filter(|(_, found)| *found == word);
         Came::Reached(arrived.map(|(page, _)| page).collect())
+    }
+
+    /// An ioctl(2) of the driver's control file, on a window.
+    fn control(&mut self, command: u32, window: usize) -> Result<Came, HarnessError> {
+        let target = Target {
+            is_buffer: false,
+            index: u32::try_from(window).unwrap_or(u32::MAX),
+        };
+        let opened = self.open(CONTROL_PATH, OpenMode::ReadWrite)?;
+        let fd = needed(|| format!("open {CONTROL_PATH}"), opened)?;
+        let answer = self.ioctl(fd, command, target.to_bytes().to_vec())?;
+        needed(|| format!("close {CONTROL_PATH}"), self.close(fd)?)?;
+        Ok(came(answer, |_| Came::Done))
     }
 
     fn read_mem(&mut self, pid: i32, gva: Gva) -> Result<Came, HarnessError> {

@@ -17,11 +17,19 @@ pub(super) enum Refused {
 }
 
 /// What the mapping can be raised to later, or who refuses it.
-pub(super) fn answer(file: &FileContract, request: &Request) -> Result<Prot, Refused> {
+pub(super) fn answer(
+    file: &FileContract,
+    request: &Request,
+    is_revoked: bool,
+) -> Result<Prot, Refused> {
     match request.answer_of_kernel() {
         Some(Answer::Refused(errno)) => return Err(Refused::ByKernel(errno.raw())),
         Some(Answer::Undetermined(why)) => return Err(Refused::Perhaps(why)),
         Some(Answer::Maps) | None => {}
+    }
+    if is_revoked {
+        // The driver looks at this before all else.
+        return Err(Refused::ByDriver(libc::ENXIO));
     }
     match file.predict(request) {
         Answer::Refused(errno) => Err(Refused::ByDriver(errno.raw())),

@@ -184,6 +184,10 @@ impl Space {
             .filter(move |(area, _)| area.start < end && from < area.end)
     }
 
+    pub(super) fn areas_mut(&mut self) -> impl Iterator<Item = &mut Area> {
+        self.areas.values_mut()
+    }
+
     pub(super) fn area_mut(&mut self, start: u64) -> Option<&mut Area> {
         self.areas.get_mut(&start)
     }

@@ -331,3 +331,65 @@ fn a_signal_elsewhere_is_a_surprise() {
     assert!(elsewhere.expect("it means something").is_err());
     comes_to(&mut model, load, came(BASE + 8));
 }
+
+#[test]
+fn a_revoked_window_is_gone_until_it_is_touched_after_its_return() {
+    for strategy in [EAGER, LAZY] {
+        let mut model = mapped(strategy);
+        let load = FIRST.does(Call::Load(MAPPING.page(1)));
+        let revoke = FIRST.does(Call::Revoke { window: 0 });
+        comes_to(&mut model, revoke, Came::Done);
+        let bus_error = Came::Refused(Refusal::Signal(Signal {
+            number: libc::SIGBUS,
+            code: BUS_ADRERR,
+            address: BASE + PAGE_SIZE,
+        }));
+        comes_to(&mut model, load.clone(), bus_error.clone());
+        let refused = Came::Refused(Refusal::Errno(libc::ENXIO));
+        comes_to(&mut model, FIRST.does(map_call(2, NPAGES, None)), refused);
+        let restore = FIRST.does(Call::Restore { window: 0 });
+        comes_to(&mut model, restore, Came::Done);
+        let page = DevicePage { window: 0, page: 3 };
+        let comes_back = strategy == LAZY;
+        let came = if comes_back {
+            Came::Reached(vec![page])
+        } else {
+            bus_error
+        };
+        comes_to(&mut model, load, came);
+    }
+}
+
+#[test]
+fn a_request_by_bytes_is_answered_as_the_contract_says() {
+    let mut model = mapped(LAZY);
+    let ask = |offset_bytes, len_bytes| {
+        FIRST.does(Call::Ask {
+            handle: FILE,
+            offset_bytes,
+            len_bytes,
+            prot: Prot::READ,
+            sharing: Sharing::Shared,
+            anchor: Anchor(7),
+        })
+    };
+    let errno = |errno| Came::Refused(Refusal::Errno(errno));
+    comes_to(&mut model, ask(0, 0), errno(libc::EINVAL));
+    comes_to(&mut model, ask(8, PAGE_SIZE), errno(libc::EINVAL));
+    comes_to(&mut model, ask(0, u64::MAX), errno(libc::ENOMEM));
+    comes_to(
+        &mut model,
+        ask(15 * PAGE_SIZE, PAGE_SIZE + 1),
+        errno(libc::EINVAL),
+    );
+    // The kernel rounds up.
+    comes_to(
+        &mut model,
+        ask(15 * PAGE_SIZE, 1),
+        Came::At(Gva::new(0x1000)),
+    );
+    let area = model
+        .space(FIRST)
+        .and_then(|space| space.area_at(Gva::new(0x1fff)));
+    assert_eq!(area.map(|(_, area)| area.npages), Some(1));
+}

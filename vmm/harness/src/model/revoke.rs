@@ -1,0 +1,51 @@
+//! Windows that the driver takes away from its mappings.
+
+use contract::{Backing, FileContract};
+
+use super::{Meaningless, Model, Shows, Wanted, nothing};
+
+impl Model {
+    /// Every page of the window is gone from every process (`unmap_mapping_range` of
+    /// mm/memory.c).
+    pub(super) fn revoke(&mut self, window: usize) -> Result<Wanted, Meaningless> {
+        let name = self.window_name(window)?;
+        for state in self.processes.values_mut() {
+            for area in state.space.areas_mut() {
+                if let Shows::File(pages) = &mut area.shows
+                    && shows_window(&pages.file, &name)
+                {
+                    pages.entries.fill(false);
+                }
+            }
+        }
+        self.revoked.insert(window);
+        Ok(Wanted::Done)
+    }
+
+    /// Pages come back when they are touched, where that brings any in.
+    pub(super) fn restore(&mut self, window: usize) -> Result<Wanted, Meaningless> {
+        self.window_name(window)?;
+        self.revoked.remove(&window);
+        Ok(Wanted::Done)
+    }
+
+    /// Whether the window that a file shows is revoked.
+    pub(super) fn is_revoked(&self, file: &FileContract) -> bool {
+        let windows = &self.plan.windows;
+        let names = self.revoked.iter().filter_map(|at| windows.get(*at));
+        names.into_iter().any(|one| shows_window(file, &one.name))
+    }
+
+    fn window_name(&self, window: usize) -> Result<String, Meaningless> {
+        let found = self.plan.windows.get(window);
+        found
+            .map(|one| one.name.clone())
+            .ok_or_else(|| nothing(format!("window {window}")))
+    }
+}
+
+fn shows_window(file: &FileContract, window: &str) -> bool {
+    file.ranges.iter().any(|range| match &range.backing {
+        Backing::Window { name, .. } => name == window,
+    })
+}
