@@ -86,11 +86,8 @@ fn a_case_cannot_see_what_an_earlier_one_did() {
     let mut guest = guest();
     let start = snapshot(&mut guest);
     let story = |guest: &mut Guest| {
-        let r = guest.read_file("/proc/self/maps");
-        if r.is_err() {
-            eprintln!("CONSOLE {}", guest.vm().console().text());
-        }
-        let before = r.expect("an answer").expect("read");
+        let maps = guest.read_file("/proc/self/maps");
+        let before = maps.expect("an answer").expect("read");
         let fd = guest
             .open("/proc/self/stat", OpenMode::ReadOnly)
             .expect("an answer")
@@ -121,6 +118,40 @@ fn a_case_cannot_see_what_an_earlier_one_did() {
     let first = story(&mut guest);
     for _ in 0..3 {
         reset(&mut guest, &start);
+        assert_eq!(story(&mut guest), first);
+    }
+}
+
+/// What the harness knows of a guest goes back with it: who answers, and which words
+/// the next mapping is told by.
+#[test]
+fn the_harness_forgets_what_the_guest_forgot() {
+    let mut guest = guest();
+    let start = guest.snapshot().expect("its state");
+    let agent = guest.current_pid();
+    let story = |guest: &mut Guest| {
+        let ask = Ask {
+            strategy: EAGER,
+            window: "odd",
+            first_page: 0,
+            npages: 13,
+            prot: Prot::READ_WRITE,
+        };
+        let mapping = mapped(guest, ask);
+        let judged = guest.witness_in_use(&mapping).expect("evidence");
+        assert_eq!(judged.mismatch, None);
+        // Which number the child gets is the guest's affair: its kernel's own threads take
+        // numbers too, when its clock lets them.
+        guest.fork().expect("an answer").expect("forked");
+        assert_ne!(guest.current_pid(), agent);
+        (mapping.gva, mapping.id)
+    };
+    let first = story(&mut guest);
+    for _ in 0..2 {
+        // The child, which answered last, is gone without having ended.
+        let stats = guest.reset(&start).expect("reset");
+        assert!(stats.pages > 0);
+        assert_eq!(guest.current_pid(), agent);
         assert_eq!(story(&mut guest), first);
     }
 }
