@@ -53,22 +53,14 @@ impl Cache {
     pub fn list(&self) -> Result<Vec<Entry>, Error> {
         let mut entries = Vec::new();
         for kind_dir in sub_dirs(&self.root)? {
-            for path in sub_dirs(&kind_dir)? {
-                // The time of the manifest is the time of the last use.
-                let Ok(inputs) = fs::metadata(path.join(INPUTS)) else {
-                    continue;
-                };
-                if is_part(&path) {
-                    continue;
-                }
-                entries.push(Entry {
-                    kind: name_of(&kind_dir),
-                    key: name_of(&path),
-                    len_bytes: size_bytes(&path),
-                    last_used: inputs.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-                    path,
-                });
-            }
+            let finished = finished(&kind_dir)?.into_iter();
+            entries.extend(finished.map(|(path, last_used)| Entry {
+                kind: name_of(&kind_dir),
+                key: name_of(&path),
+                len_bytes: size_bytes(&path),
+                last_used,
+                path,
+            }));
         }
         entries.sort_by(|a, b| (&a.kind, b.last_used, &a.key).cmp(&(&b.kind, a.last_used, &b.key)));
         Ok(entries)
@@ -152,6 +144,23 @@ pub fn remove_abandoned(kind_dir: &Path, own: &str, progress: &Progress) -> Resu
 /// The folder in which this process builds the entry `hex`.
 pub fn part_path(kind_dir: &Path, hex: &str) -> PathBuf {
     kind_dir.join(format!("{hex}.{}.part", std::process::id()))
+}
+
+/// The finished entries of one kind, each with the time of its last use. Their files are
+/// not looked at: there may be very many, behind a slow file system.
+pub fn finished(kind_dir: &Path) -> Result<Vec<(PathBuf, SystemTime)>, Error> {
+    let mut entries = Vec::new();
+    for path in sub_dirs(kind_dir)? {
+        if is_part(&path) {
+            continue;
+        }
+        // The time of the manifest is the time of the last use.
+        if let Ok(inputs) = fs::metadata(path.join(INPUTS)) {
+            let last_used = inputs.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            entries.push((path, last_used));
+        }
+    }
+    Ok(entries)
 }
 
 /// The lock of the entry that `path` is, or is to become.

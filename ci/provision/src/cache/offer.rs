@@ -73,11 +73,10 @@ impl Cache {
     /// When something cannot be read or removed.
     pub fn keep_newest(&self, kind: &str, count: usize) -> Result<(), Error> {
         let kind_dir = self.root.join(kind);
-        let entries = self.list()?;
-        let mut entries: Vec<_> = entries.iter().filter(|it| it.kind == kind).collect();
-        entries.sort_by_key(|entry| std::cmp::Reverse(entry.last_used));
-        for entry in entries.into_iter().skip(count) {
-            remove_dir(&entry.path)?;
+        let mut entries = manage::finished(&kind_dir)?;
+        entries.sort_by_key(|(_, last_used)| std::cmp::Reverse(*last_used));
+        for (path, _) in entries.into_iter().skip(count) {
+            remove_dir(&path)?;
         }
         let oldest_kept = SystemTime::now() - ABANDONED_AFTER;
         for part in manage::sub_dirs(&kind_dir)? {
