@@ -275,6 +275,18 @@ impl Slots {
             .load(GuestAddress(gpa.raw()), Ordering::Relaxed)
             .map_err(|_| VmError::GuestMemory { gpa, len_bytes: 8 })
     }
+
+    /// Reads words that follow one another, each in one piece.
+    pub(crate) fn read_words(&self, gpa: Gpa, into: &mut [u64]) -> Result<(), VmError> {
+        let len_bytes = size_of_val(into);
+        let refused = || VmError::GuestMemory {
+            gpa,
+            len_bytes: len_bytes as u64,
+        };
+        let slice = self.memory.get_slice(GuestAddress(gpa.raw()), len_bytes);
+        let copied = slice.map_err(|_| refused())?.copy_to(into);
+        (copied == into.len()).then_some(()).ok_or_else(refused)
+    }
 }
 
 fn file_region(name: &std::ffi::CStr, base: Gpa, len_bytes: u64) -> Result<Region, VmError> {

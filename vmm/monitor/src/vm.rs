@@ -198,6 +198,14 @@ impl Vm {
         self.slots.read_u64(gpa)
     }
 
+    /// Reads words of guest memory that follow one another, each in one piece.
+    ///
+    /// # Errors
+    /// [`VmError::GuestMemory`] where no memslot backs all of it.
+    pub fn read_words(&self, gpa: Gpa, into: &mut [u64]) -> Result<(), VmError> {
+        self.slots.read_words(gpa, into)
+    }
+
     /// Copies from guest memory.
     ///
     /// # Errors

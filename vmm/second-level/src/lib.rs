@@ -39,7 +39,7 @@ pub use kcore::Kcore;
 pub use memory::{HostMemory, ReadError};
 pub use processor::{Kind, Processor};
 pub use root::Root;
-pub use tables::{Tables, Walked};
+pub use tables::{Tables, Walked, WalkedRun};
 
 use layout::Layout;
 use symbols::Symbols;

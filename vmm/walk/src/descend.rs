@@ -7,7 +7,7 @@ use crate::{Access, AddressSpace, MemoryType, Steps, TableRead, Violation, WalkE
 
 /// A leaf that the walk came to, not yet interpreted beyond its address.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Leaf<A: AddressSpace> {
+pub struct Leaf<A: AddressSpace> {
     pub raw: u64,
     pub level: Level,
     pub address: A,
@@ -17,7 +17,7 @@ pub(crate) struct Leaf<A: AddressSpace> {
 
 /// Root of a tree of tables.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Root {
+pub struct Root {
     /// First byte of the top table.
     pub table: u64,
     /// Its level.
@@ -39,12 +39,7 @@ pub(crate) fn descend<R: TableRead>(
     input: u64,
 ) -> Descent<R> {
     let mut steps = Steps::new(input, root.table, root.top, format.frame_mask);
-    let mut access = Access {
-        read: true,
-        write: true,
-        user: true,
-        exec: true,
-    };
+    let mut access = Access::ALL;
     let mut level = root.top;
     let mut table = root.table & format.frame_mask;
     loop {
@@ -82,7 +77,7 @@ pub(crate) fn descend<R: TableRead>(
     }
 }
 
-fn violation(format: &Format, level: Level, raw: u64) -> Option<Violation> {
+pub(crate) fn violation(format: &Format, level: Level, raw: u64) -> Option<Violation> {
     let reserved = format.reserved_bits_set(level, raw);
     if format.has_forbidden_low_bits(raw) {
         Some(Violation::Access)
@@ -95,7 +90,7 @@ fn violation(format: &Format, level: Level, raw: u64) -> Option<Violation> {
     }
 }
 
-fn narrowed(so_far: Access, grants: &Grants, raw: u64) -> Access {
+pub(crate) fn narrowed(so_far: Access, grants: &Grants, raw: u64) -> Access {
     Access {
         read: so_far.read && grants.read.by(raw),
         write: so_far.write && grants.write.by(raw),

@@ -25,7 +25,7 @@ pub(crate) const fn beyond_physical(maxphyaddr: u8) -> Result<u64, UnsupportedMo
 
 /// When an entry grants an access; a walk grants what all its entries grant.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Grant {
+pub struct Grant {
     /// Bits that must all be set.
     pub set: u64,
     /// Bits that must all be clear.
@@ -59,7 +59,7 @@ impl Grant {
 
 /// The four accesses.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Grants {
+pub struct Grants {
     pub read: Grant,
     pub write: Grant,
     pub user: Grant,
@@ -68,7 +68,7 @@ pub(crate) struct Grants {
 
 /// One value for each level, 1 to 5.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ByLevel(pub [u64; 5]);
+pub struct ByLevel(pub [u64; 5]);
 
 impl ByLevel {
     pub const fn at(self, level: Level) -> u64 {
@@ -85,7 +85,7 @@ impl ByLevel {
 
 /// A table format, as one processor in one mode interprets it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Format {
+pub struct Format {
     /// Present when any of these is set.
     pub present: u64,
     /// Bits that hold the address of a table or frame, before a leaf's page size

@@ -3,8 +3,8 @@
 use addr::{Gpa, Gva, Level};
 
 use crate::descend::{Leaf, Root, descend};
-use crate::extents::{Extent, extents};
 use crate::format::{ADDRESS_BITS, Format, Grant, Grants, beyond_physical, bits};
+use crate::range::{Extent, Frames, RangeWalk, Tables, Untranslated};
 use crate::x86::{ACCESSED, DIRTY, GLOBAL, NO_EXECUTE, USER, WRITABLE, X86Limits, x86_format};
 use crate::{MemoryType, TableRead, Translation, UnsupportedMode, WalkError};
 
@@ -143,25 +143,64 @@ impl GuestTables {
         mem: &R,
         gva: Gva,
     ) -> Result<Translation<Gpa>, WalkError<Gpa, R::Error>> {
-        let translated_bits = self.root.top.shift() + 9;
-        if !is_canonical(gva.raw(), translated_bits) {
-            return Err(WalkError::NonCanonical {
-                address: gva.raw(),
-                translated_bits,
-            });
-        }
+        self.translated_to(gva.raw()).map_err(Untranslated::error)?;
         descend(mem, &self.format, self.root, gva.raw()).map(|leaf| self.interpret(leaf))
     }
 
     /// Walks the range from `start` for `len_bytes`, cut off at the end of the
-    /// address space: its pages, its holes and its errors, without a gap.
+    /// address space: its pages, its holes and its errors, without a gap. The frames of
+    /// a run follow one another.
+    pub fn range<'a, R: TableRead<Addr = Gpa>>(
+        &'a self,
+        mem: &'a R,
+        start: Gva,
+        len_bytes: u64,
+    ) -> RangeWalk<'a, Self, R> {
+        RangeWalk::new(self, mem, start, len_bytes, Frames::Consecutive)
+    }
+
+    /// As [`GuestTables::range`], by runs that stand by themselves.
     pub fn extents<'a, R: TableRead<Addr = Gpa>>(
         &'a self,
         mem: &'a R,
         start: Gva,
         len_bytes: u64,
     ) -> impl Iterator<Item = Extent<Gva, Gpa, R::Error>> + 'a {
-        extents(start, len_bytes, move |gva| self.walk(mem, gva))
+        self.range(mem, start, len_bytes).extents()
+    }
+
+    /// Keys stand in bits 62:59 of every leaf and count only when CR4 turns them
+    /// on for pages of this kind.
+    fn pkey(&self, leaf: &Leaf<Gpa>) -> Option<u8> {
+        let enable = if leaf.access.user { CR4_PKE } else { CR4_PKS };
+        let [key, ..] = ((leaf.raw & bits(62, 59)) >> 59).to_le_bytes();
+        (self.cr4 & enable != 0).then_some(key)
+    }
+}
+
+impl Tables for GuestTables {
+    type From = Gva;
+    type To = Gpa;
+
+    fn format(&self) -> &Format {
+        &self.format
+    }
+
+    fn root(&self) -> Root {
+        self.root
+    }
+
+    fn translated_to(&self, address: u64) -> Result<u64, Untranslated> {
+        let translated_bits = self.root.top.shift() + 9;
+        if !is_canonical(address, translated_bits) {
+            return Err(Untranslated {
+                address,
+                translated_bits,
+                is_virtual: true,
+            });
+        }
+        // The half of the space that it lies in.
+        Ok(address | (u64::MAX >> (65 - translated_bits)))
     }
 
     fn interpret(&self, leaf: Leaf<Gpa>) -> Translation<Gpa> {
@@ -177,14 +216,6 @@ impl GuestTables {
             ept: None,
             steps: leaf.steps,
         }
-    }
-
-    /// Keys stand in bits 62:59 of every leaf and count only when CR4 turns them
-    /// on for pages of this kind.
-    fn pkey(&self, leaf: &Leaf<Gpa>) -> Option<u8> {
-        let enable = if leaf.access.user { CR4_PKE } else { CR4_PKS };
-        let [key, ..] = ((leaf.raw & bits(62, 59)) >> 59).to_le_bytes();
-        (self.cr4 & enable != 0).then_some(key)
     }
 }
 

@@ -57,11 +57,11 @@
 mod descend;
 mod effective;
 mod error;
-mod extents;
 mod format;
 mod guest;
 mod kvm;
 mod memory_type;
+mod range;
 mod second_level;
 mod steps;
 mod table;
@@ -69,10 +69,10 @@ mod translation;
 mod x86;
 
 pub use error::{UnsupportedMode, Violation, WalkError};
-pub use extents::Extent;
 pub use guest::{GuestTables, PagingRegs, Vendor, walk_guest};
 pub use kvm::Spte;
 pub use memory_type::MemoryType;
+pub use range::{Extent, Frames, RangeWalk, Run};
 pub use second_level::{EptRegs, Mapped, NptRegs, SecondLevel, eptp};
 pub use steps::{Step, Steps};
 pub use table::{AddressSpace, TableRead};

@@ -4,10 +4,10 @@
 use addr::{Gpa, Hpa, Level};
 
 use crate::descend::{Leaf, Root, descend};
-use crate::extents::{Extent, extents};
 use crate::format::{
     ADDRESS_BITS, ByLevel, Format, Grant, Grants, PAGE_SIZE_BIT, beyond_physical, bits,
 };
+use crate::range::{Frames, RangeWalk, Tables, Untranslated};
 use crate::x86::{ACCESSED, DIRTY, NO_EXECUTE, USER, WRITABLE, X86Limits, x86_format};
 use crate::{EptLeaf, MemoryType, Spte, TableRead, Translation, UnsupportedMode, WalkError};
 
@@ -181,25 +181,20 @@ impl SecondLevel {
         mem: &R,
         gpa: Gpa,
     ) -> Result<Translation<Hpa>, WalkError<Hpa, R::Error>> {
-        let translated_bits = self.root.top.shift() + 9;
-        if gpa.raw() >> translated_bits != 0 {
-            return Err(WalkError::BeyondTables {
-                address: gpa.raw(),
-                translated_bits,
-            });
-        }
+        self.translated_to(gpa.raw()).map_err(Untranslated::error)?;
         descend(mem, &self.format, self.root, gpa.raw()).map(|leaf| self.interpret(leaf))
     }
 
     /// Walks the range from `start` for `len_bytes`, cut off at the end of the
-    /// address space: its pages, its holes and its errors, without a gap.
-    pub fn extents<'a, R: TableRead<Addr = Hpa>>(
+    /// address space: its pages, its holes and its errors, without a gap. The frames of
+    /// a run lie anywhere.
+    pub fn range<'a, R: TableRead<Addr = Hpa>>(
         &'a self,
         mem: &'a R,
         start: Gpa,
         len_bytes: u64,
-    ) -> impl Iterator<Item = Extent<Gpa, Hpa, R::Error>> + 'a {
-        extents(start, len_bytes, move |gpa| self.walk(mem, gpa))
+    ) -> RangeWalk<'a, Self, R> {
+        RangeWalk::new(self, mem, start, len_bytes, Frames::Scattered)
     }
 
     /// What KVM means by an entry of these tables.
@@ -226,6 +221,32 @@ impl SecondLevel {
             level,
             write: translates && self.format.grants.write.by(raw),
         })
+    }
+}
+
+impl Tables for SecondLevel {
+    type From = Gpa;
+    type To = Hpa;
+
+    fn format(&self) -> &Format {
+        &self.format
+    }
+
+    fn root(&self) -> Root {
+        self.root
+    }
+
+    fn translated_to(&self, address: u64) -> Result<u64, Untranslated> {
+        let translated_bits = self.root.top.shift() + 9;
+        let last = u64::MAX >> (64 - translated_bits);
+        if address > last {
+            return Err(Untranslated {
+                address,
+                translated_bits,
+                is_virtual: false,
+            });
+        }
+        Ok(last)
     }
 
     fn interpret(&self, leaf: Leaf<Hpa>) -> Translation<Hpa> {

@@ -52,6 +52,19 @@ pub trait TableRead {
     /// # Errors
     /// Whatever the memory's owner says, above all that nothing is there.
     fn read_entry(&self, at: Self::Addr) -> Result<u64, Self::Error>;
+
+    /// Reads the entries of one table that follow one another from `at` on, each in one
+    /// piece. Memory that can be read in bulk has a better way than one after the other.
+    ///
+    /// # Errors
+    /// As [`TableRead::read_entry`], for any of them; `into` then holds anything.
+    fn read_entries(&self, at: Self::Addr, into: &mut [u64]) -> Result<(), Self::Error> {
+        let places = (at.to_raw()..).step_by(8).map(Self::Addr::from_raw);
+        for (entry, place) in into.iter_mut().zip(places) {
+            *entry = self.read_entry(place)?;
+        }
+        Ok(())
+    }
 }
 
 impl<T: TableRead + ?Sized> TableRead for &T {
@@ -60,5 +73,9 @@ impl<T: TableRead + ?Sized> TableRead for &T {
 
     fn read_entry(&self, at: Self::Addr) -> Result<u64, Self::Error> {
         (**self).read_entry(at)
+    }
+
+    fn read_entries(&self, at: Self::Addr, into: &mut [u64]) -> Result<(), Self::Error> {
+        (**self).read_entries(at, into)
     }
 }

@@ -22,6 +22,16 @@ pub struct Access {
     pub exec: bool,
 }
 
+impl Access {
+    /// What is allowed before any entry is asked.
+    pub(crate) const ALL: Self = Self {
+        read: true,
+        write: true,
+        user: true,
+        exec: true,
+    };
+}
+
 /// Bits of an EPT leaf that no other format has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EptLeaf {

@@ -6,10 +6,11 @@ mod support;
 use addr::{Gpa, Gva};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use support::figures::Processor;
-use support::{Memory, regs};
-use walk::{GuestTables, WalkError, walk_guest};
+use support::{Memory, Outside, regs};
+use walk::{GuestTables, TableRead, WalkError, walk_guest};
 
 /// One page that the test decided to map.
 #[derive(Clone, Copy, Debug)]
@@ -108,6 +109,89 @@ fn mappings() -> impl Strategy<Value = HashMap<u64, Mapping>> {
     })
 }
 
+const CPU: Processor = Processor {
+    levels: 4,
+    maxphyaddr: 52,
+    nxe: true,
+    gib_pages: true,
+    amd: true,
+};
+
+/// Pages of `frames`, the first of them at address 0.
+fn mapped(frames: impl IntoIterator<Item = u64>) -> (Memory<Gpa>, GuestTables) {
+    let mut encoder = Encoder::default();
+    let root = encoder.table(4, 4, 0);
+    for (page, frame) in (0..).zip(frames) {
+        let mapping = Mapping {
+            size: 0,
+            frame,
+            write: true,
+            user: true,
+            exec: true,
+        };
+        encoder.map(4, page * 4096, mapping);
+    }
+    let tables = GuestTables::new(&regs(CPU, root)).expect("long mode");
+    (Memory::new(encoder.entries), tables)
+}
+
+/// The entry after that of the last frame there is does not go on with the first one,
+/// though it is greater by a page: the carry is a bit of its own.
+#[test]
+fn frames_do_not_go_on_past_the_last_one() {
+    const LAST: u64 = (1 << 40) - 1;
+    let (memory, tables) = mapped([LAST - 1, LAST, LAST + 1, 1]);
+    let found = tables.walk(&memory, Gva::new(0x2000)).expect("mapped");
+    assert_eq!(found.address, Gpa::new(0));
+    let runs: Vec<u64> = tables
+        .extents(&memory, Gva::new(0), 4 * 4096)
+        .map(|extent| extent.last.raw())
+        .collect();
+    assert_eq!(runs, [0x1fff, 0x2fff, 0x3fff]);
+}
+
+/// Counts what is read.
+struct Counting<'m> {
+    memory: &'m Memory<Gpa>,
+    tables: RefCell<HashMap<u64, u32>>,
+}
+
+impl TableRead for Counting<'_> {
+    type Addr = Gpa;
+    type Error = Outside;
+
+    fn read_entry(&self, at: Gpa) -> Result<u64, Outside> {
+        panic!("a single entry at {at}");
+    }
+
+    fn read_entries(&self, at: Gpa, into: &mut [u64]) -> Result<(), Outside> {
+        *self
+            .tables
+            .borrow_mut()
+            .entry(at.page_base().raw())
+            .or_default() += 1;
+        self.memory.read_entries(at, into)
+    }
+}
+
+/// 64 MiB take 32 tables of the lowest level and one of each above, and as many reads.
+#[test]
+fn each_table_of_a_range_is_read_once() {
+    const NPAGES: u64 = 16384;
+    let (memory, tables) = mapped(0x5000..0x5000 + NPAGES);
+    let counting = Counting {
+        memory: &memory,
+        tables: RefCell::default(),
+    };
+    let runs = tables
+        .extents(&counting, Gva::new(0), NPAGES * 4096)
+        .count();
+    assert_eq!(runs, 32);
+    let read = counting.tables.into_inner();
+    assert_eq!(read.len(), 35);
+    assert!(read.values().all(|count| *count == 1), "{read:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -129,9 +213,7 @@ proptest! {
             encoder.map(top, half | (page * 4096), mapping);
         }
         let memory = Memory::<Gpa>::new(encoder.entries);
-        let cpu = Processor {
-            levels: top as usize, maxphyaddr: 52, nxe: true, gib_pages: true, amd: true,
-        };
+        let cpu = Processor { levels: top as usize, ..CPU };
         for (i4, i3, i2, i1, offset) in probes {
             let page = ((i4 * 512 + i3) * 512 + i2) * 512 + i1;
             let owner = by_page.iter().find(|(first, mapping)| {

@@ -8,6 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use support::figures::{End, Page, follow};
 use support::generate::{Garbage, TABLES, addresses, entries, memories, processors};
+use support::ranges::{MOST_RUNS, Tiling, assert_alike, full_memories, lengths, offsets, starts};
 use support::{Memory, Outside, regs, type_of_field};
 use walk::{GuestTables, PagingRegs, Translation, Vendor, WalkError, walk_guest};
 
@@ -92,39 +93,22 @@ proptest! {
     fn extents_tile_a_range_and_agree_with_single_walks(
         cpu in processors(),
         root in proptest::sample::select(&TABLES[..]),
-        memory in memories(entries()),
-        start in addresses(),
-        len_bytes in prop_oneof![Just(0_u64), 1..0x40_0000_u64, any::<u64>()],
+        memory in prop_oneof![memories(entries()), full_memories()],
+        start in starts(),
+        len_bytes in lengths(),
         samples in vec(any::<u64>(), 8),
     ) {
         let memory = Memory::<Gpa>::new(memory);
         let tables = GuestTables::new(&regs(cpu, root)).expect("long mode");
-        let last = start.saturating_add(len_bytes.saturating_sub(1));
-        let mut next = Some(start).filter(|_| len_bytes != 0);
+        let mut tiling = Tiling::new(start, len_bytes);
         // Recursive tables can map more pages than one wants to visit.
-        for extent in tables.extents(&memory, Gva::new(start), len_bytes).take(2000) {
-            prop_assert_eq!(Some(extent.start.raw()), next, "no gap, no overlap");
-            prop_assert!(extent.start <= extent.last && extent.last.raw() <= last);
-            let span = extent.last.raw() - extent.start.raw();
-            let inside = samples.iter().map(|s| s.checked_rem(span).unwrap_or(0));
-            for offset in inside.chain([0, span]) {
+        for extent in tables.extents(&memory, Gva::new(start), len_bytes).take(MOST_RUNS) {
+            tiling.next(extent.start.raw(), extent.last.raw());
+            for offset in offsets(&samples, extent.last.raw() - extent.start.raw()) {
                 let single = tables.walk(&memory, Gva::new(extent.start.raw() + offset));
-                match (&extent.found, &single) {
-                    (Ok(here), Ok(there)) => {
-                        prop_assert_eq!(here.address.raw() + offset, there.address.raw());
-                        prop_assert_eq!(here.page_size, there.page_size);
-                        prop_assert_eq!(here.access, there.access);
-                        prop_assert!(here.steps.iter().map(|s| s.raw)
-                            .eq(there.steps.iter().map(|s| s.raw)));
-                    }
-                    (Err(here), Err(there)) => {
-                        prop_assert_eq!(here.entry_at(), there.entry_at());
-                        prop_assert_eq!(here.raw(), there.raw());
-                    }
-                    other => prop_assert!(false, "{other:?}"),
-                }
+                let moved = extent.found.as_ref().map(|page| page.address.raw() + offset);
+                assert_alike(&extent.found, &single, moved.ok());
             }
-            next = extent.last.raw().checked_add(1).filter(|&next| next <= last);
         }
     }
 

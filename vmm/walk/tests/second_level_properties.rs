@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use support::ept_figures::{EptEnd, EptPage, EptProcessor, follow_ept};
 use support::figures::{End, Processor, follow};
 use support::generate::{Garbage, TABLES, addresses, entries, memories, processors};
+use support::ranges::{MOST_RUNS, Tiling, assert_alike, full_memories, lengths, offsets, starts};
 use support::{Memory, Outside, PAT, type_of_field};
 use walk::{EptRegs, MemoryType, NptRegs, SecondLevel, Translation, WalkError, eptp};
 
@@ -201,6 +202,46 @@ proptest! {
     }
 
     #[test]
+    fn runs_tile_a_range_and_agree_with_single_walks(
+        ept_cpu in ept_processors(),
+        cpu in processors(),
+        root in proptest::sample::select(&TABLES[..]),
+        entries in prop_oneof![memories(ept_entries()), memories(entries()), full_memories()],
+        start in starts(),
+        len_bytes in lengths(),
+        samples in vec(any::<u64>(), 8),
+    ) {
+        let memory = Memory::<Hpa>::new(entries);
+        for tables in [ept(ept_cpu, root, true), npt(Processor { amd: true, ..cpu }, root)] {
+            let mut tiling = Tiling::new(start, len_bytes);
+            let mut walk = tables.range(&memory, Gpa::new(start), len_bytes);
+            for _ in 0..MOST_RUNS {
+                let Some(run) = walk.next_run() else {
+                    tiling.end();
+                    break;
+                };
+                tiling.next(run.start.raw(), run.last.raw());
+                let frames: Vec<u64> = run.frames().map(Hpa::raw).collect();
+                prop_assert_eq!(frames.is_empty(), run.found.is_err());
+                for offset in offsets(&samples, run.last.raw() - run.start.raw()) {
+                    let at = run.start.raw() + offset;
+                    let moved = run.found.as_ref().ok().map(|page| {
+                        let shift = page.page_size.shift();
+                        let nth = (at >> shift) - (run.start.raw() >> shift);
+                        frames[usize::try_from(nth).expect("few")] | at & (page.page_bytes() - 1)
+                    });
+                    assert_alike(&run.found, &tables.walk(&memory, Gpa::new(at)), moved);
+                }
+                if let Ok(page) = &run.found {
+                    let first = run.start.raw() >> page.page_size.shift();
+                    let last = run.last.raw() >> page.page_size.shift();
+                    prop_assert_eq!(frames.len() as u64, last - first + 1);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn no_u64_can_make_a_second_level_walk_panic_or_loop(
         pointer in any::<u64>(), valid in any::<bool>(), maxphyaddr in any::<u8>(),
         flags in any::<[bool; 4]>(), encryption_bit in any::<Option<u8>>(), pat in any::<u64>(),
@@ -230,7 +271,14 @@ proptest! {
             for &raw in &pool {
                 prop_assert!(tables.spte(raw).to_string().contains("KVM"));
             }
-            prop_assert!(tables.extents(&garbage, Gpa::new(gpa), u64::MAX).take(50).count() > 0);
+            let mut walk = tables.range(&garbage, Gpa::new(gpa), u64::MAX);
+            garbage.reads.set(0);
+            prop_assert!(walk.next_run().is_some());
+            for _ in 0..50 {
+                let _ = walk.next_run();
+            }
+            // At most a table of each level for each run.
+            prop_assert!(garbage.reads.get() <= 51 * 5 * 512);
         }
     }
 }

@@ -5,6 +5,7 @@
 pub mod ept_figures;
 pub mod figures;
 pub mod generate;
+pub mod ranges;
 
 use std::collections::HashMap;
 use std::fmt;
