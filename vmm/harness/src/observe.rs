@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use addr::PAGE_SIZE;
 use wire::Sharing;
-use witness::judge::{PageVerdict, judge_data, judge_page};
+use witness::judge::{PageVerdict, alike, judge_data, judge_page};
 use witness::stamp::{IDENTITY, LAST, Loaded, SLOT, Seen};
-use witness::{DevicePage, Evidence, Expected, Leaves, Link, Links, Mismatch};
+use witness::{DevicePage, Evidence, Expected, Leaves, Link, Links, Mismatch, PageEvidence};
 
 use crate::error::HarnessError;
 use crate::guest::Guest;
@@ -75,6 +75,23 @@ impl Guest {
         self.steadily(|evidence| self.judge_by(evidence, mapping, contract, seen.as_deref()))
     }
 
+    /// As [`Guest::judge`], with every page looked at by itself: slowly, and with no idea
+    /// of ranges. What `judge` says must be the same.
+    ///
+    /// # Errors
+    /// As [`Guest::witness`].
+    pub fn judge_each(
+        &self,
+        mapping: &Mapping,
+        contract: &[Expected],
+        seen: Option<&[Seen]>,
+    ) -> Result<Judged, HarnessError> {
+        self.steadily(|evidence| {
+            let no_other = |_: &PageEvidence, _, _| 0;
+            self.judge_pages(evidence, mapping, contract, seen, no_other)
+        })
+    }
+
     /// What is wrong with what a process saw of a mapping, for one who sees nothing
     /// else.
     pub(crate) fn judge_data(
@@ -110,7 +127,7 @@ impl Guest {
         Err(HarnessError::Restless { looks: LOOKS })
     }
 
-    /// One look at every page.
+    /// One look at every page, by ranges of pages that are alike.
     pub(crate) fn judge_by(
         &self,
         evidence: &Evidence<'_>,
@@ -118,9 +135,30 @@ impl Guest {
         contract: &[Expected],
         seen: Option<&[Seen]>,
     ) -> Judged {
-        let mut seen = seen.map(|seen| seen.iter().cloned());
+        let mut range = evidence.alike(mapping.gva, mapping.spec.len_bytes());
+        let after = |found: &PageEvidence, page, device_page| {
+            let reach = range.reach();
+            let expected = cut(contract, page, reach);
+            let seen = seen.map(|seen| cut(seen, page, reach));
+            range.after(found, device_page, alike(self.stamps(), expected, seen))
+        };
+        self.judge_pages(evidence, mapping, contract, seen, after)
+    }
+
+    /// Judges pages in order. `after` says of one that is right in everything how many of
+    /// those after it are so too; it is given the page's number and what is wanted there.
+    fn judge_pages(
+        &self,
+        evidence: &Evidence<'_>,
+        mapping: &Mapping,
+        contract: &[Expected],
+        seen: Option<&[Seen]>,
+        mut after: impl FnMut(&PageEvidence, usize, Option<DevicePage>) -> u64,
+    ) -> Judged {
         let mut judged = Judged::default();
-        for (page, expected) in (0..).zip(contract) {
+        let mut pages = contract.iter().enumerate();
+        while let Some((index, expected)) = pages.next() {
+            let page = index as u64;
             let Some(gva) = mapping.page_gva(page) else {
                 judged.present += 1;
                 judged.blame(past_the_end(mapping, page));
@@ -130,13 +168,22 @@ impl Guest {
                 Expected::Present { page, .. } => Some(*page),
                 Expected::Absent => None,
             };
-            let found = evidence.page(gva, device_page, seen.as_mut().and_then(Iterator::next));
+            let seen = seen.and_then(|seen| seen.get(index).cloned());
+            let found = evidence.page(gva, device_page, seen);
             let (verdict, unheard) = judge_page(self.plan(), self.stamps(), page, expected, &found);
+            // What is wrong, and what could not be heard, is told page by page.
+            let is_whole = unheard.is_empty() && matches!(verdict, PageVerdict::Pass(_));
+            let alike = match is_whole {
+                true => after(&found, index, device_page),
+                false => 0,
+            };
             judged.unwitnessed.extend(unheard);
-            judged.add(expected, verdict);
+            judged.add(expected, verdict, 1 + alike);
             if let Some(leaves) = Leaves::of(&found).filter(|_| device_page.is_some()) {
-                *judged.leaves.entry(leaves).or_default() += 1;
+                *judged.leaves.entry(leaves).or_default() += 1 + alike;
             }
+            let told = usize::try_from(alike).unwrap_or(usize::MAX);
+            let _ = pages.by_ref().take(told).count();
         }
         judged
     }
@@ -278,6 +325,13 @@ impl Guest {
     }
 }
 
+/// From `first` on, with at most `after` more.
+fn cut<T>(all: &[T], first: usize, after: u64) -> &[T] {
+    let rest = all.get(first..).unwrap_or_default();
+    let count = usize::try_from(after).unwrap_or(usize::MAX);
+    rest.get(..count.saturating_add(1)).unwrap_or(rest)
+}
+
 /// What is said of an address that no mapping can have.
 const PAST_THE_END: &str = "an address past 2^64";
 
@@ -308,15 +362,17 @@ impl Judged {
         }
     }
 
-    pub(crate) fn add(&mut self, expected: &Expected, verdict: PageVerdict) {
+    /// Counts `npages` pages of which this is said.
+    pub(crate) fn add(&mut self, expected: &Expected, verdict: PageVerdict, npages: u64) {
         if matches!(expected, Expected::Present { .. }) {
-            self.present += 1;
+            self.present += npages;
         }
         match (verdict, expected) {
             (PageVerdict::Pass(links), Expected::Present { .. }) => {
-                links.into_iter().for_each(|link| self.links.count(link));
+                let all = links.into_iter();
+                all.for_each(|link| self.links.count(link, npages));
             }
-            (PageVerdict::Pass(_), Expected::Absent) => self.absent += 1,
+            (PageVerdict::Pass(_), Expected::Absent) => self.absent += npages,
             (PageVerdict::Fail(mismatch), _) => self.blame(*mismatch),
         }
     }
@@ -354,7 +410,7 @@ mod tests {
             (Link::GuestWalk, 2),
             (Link::Memslot, 3),
         ] {
-            judged.add(&Expected::Absent, mismatch(link, page));
+            judged.add(&Expected::Absent, mismatch(link, page), 1);
         }
         let named = judged.mismatch.expect("a mismatch");
         assert_eq!((named.link, named.page), (Link::GuestWalk, 1));

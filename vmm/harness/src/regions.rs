@@ -142,7 +142,9 @@ fn in_use(
             *judged.leaves.entry(leaves).or_default() += 1;
         }
         match verdict {
-            PageVerdict::Pass(links) => links.into_iter().for_each(|link| judged.links.count(link)),
+            PageVerdict::Pass(links) => links
+                .into_iter()
+                .for_each(|link| judged.links.count(link, 1)),
             PageVerdict::Fail(mismatch) => {
                 judged.mismatch = Some(*mismatch);
                 break;

@@ -1,5 +1,7 @@
 //! What was found for one page, link by link.
 
+mod alike;
+
 use addr::{Gpa, Gva, Hva, Pfn};
 use monitor::Vm;
 
@@ -9,6 +11,8 @@ use crate::host_frame::{self, Frame, FrameError, Pagemap};
 use crate::memslot::{self, Hit};
 use crate::second_level::{Entry, LiveTables, chain};
 use crate::stamp::Seen;
+
+pub use alike::Alike;
 
 /// Looks at a page whose frame and second-level entry disagree. The host may move
 /// a page between the reading of one and of the other; it does not do so for ever.

@@ -3,7 +3,7 @@
 
 use addr::{Gpa, Gva};
 use monitor::{Vm, VmError};
-use walk::{Extent, GuestTables, TableRead, Translation, UnsupportedMode, WalkError};
+use walk::{Extent, GuestTables, RangeWalk, TableRead, Translation, UnsupportedMode, WalkError};
 
 /// SDM volume 3A, "Control Registers".
 const CR0_CD: u64 = 1 << 30;
@@ -12,6 +12,9 @@ const CR0_CD: u64 = 1 << 30;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no memslot backs {0}")]
 pub struct NoMemory(pub Gpa);
+
+/// A walk of a range of a frozen guest's addresses.
+pub type WalkOf<'t, 'vm> = RangeWalk<'t, GuestTables, GuestMemory<'vm>>;
 
 /// What a walk for one address found.
 pub type Walked = Result<Translation<Gpa>, WalkError<Gpa, NoMemory>>;
@@ -34,7 +37,8 @@ pub struct FrozenTables<'vm> {
     cr0: u64,
 }
 
-struct GuestMemory<'vm>(&'vm Vm);
+/// The memory of a guest, as its page tables name it.
+pub struct GuestMemory<'vm>(&'vm Vm);
 
 impl TableRead for GuestMemory<'_> {
     type Addr = Gpa;
@@ -42,6 +46,10 @@ impl TableRead for GuestMemory<'_> {
 
     fn read_entry(&self, at: Gpa) -> Result<u64, NoMemory> {
         self.0.read_u64(at).map_err(|_| NoMemory(at))
+    }
+
+    fn read_entries(&self, at: Gpa, into: &mut [u64]) -> Result<(), NoMemory> {
+        self.0.read_words(at, into).map_err(|_| NoMemory(at))
     }
 }
 
@@ -67,6 +75,11 @@ impl<'vm> FrozenTables<'vm> {
     /// Walks for one address.
     pub fn walk(&self, gva: Gva) -> Walked {
         self.tables.walk(&self.memory, gva)
+    }
+
+    /// All that the tables have from `start` on, for `len_bytes`, each table read once.
+    pub fn range(&self, start: Gva, len_bytes: u64) -> WalkOf<'_, 'vm> {
+        self.tables.range(&self.memory, start, len_bytes)
     }
 
     /// All that the tables have from `start` on, for `len_bytes`.

@@ -10,6 +10,7 @@ use addr::{Hva, PAGE_SHIFT, Pfn};
 const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 const FRAME: u64 = (1 << 55) - 1;
+const ENTRY_LEN_BYTES: usize = 8;
 
 /// Why a frame is not known.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +115,40 @@ impl Pagemap {
             .map_err(|source| FrameError::Read { hva, source })?;
         decode(hva, u64::from_le_bytes(entry))
     }
+
+    /// The frames that two views of the same pages share, from `first` and `second` on,
+    /// for at most `npages`; they end before the first page whose frame is not known, not
+    /// the same in both, or not the same for as long as it takes to look at both.
+    pub fn shared(&self, first: Hva, second: Hva, npages: usize) -> Vec<Pfn> {
+        let read = |hva| self.entries(hva, npages).unwrap_or_default();
+        shared(&read(first), &read(second), &read(first))
+    }
+
+    /// Entries of `npages` pages from the one that holds `hva`.
+    fn entries(&self, hva: Hva, npages: usize) -> io::Result<Vec<u64>> {
+        let mut bytes = vec![0; npages.saturating_mul(ENTRY_LEN_BYTES)];
+        self.0
+            .read_exact_at(&mut bytes, (hva.raw() >> PAGE_SHIFT) * 8)?;
+        let (words, _) = bytes.as_chunks::<ENTRY_LEN_BYTES>();
+        Ok(words.iter().map(|word| u64::from_le_bytes(*word)).collect())
+    }
+}
+
+/// As [`at_one_moment`], for entries that were read in bulk: `first`, then `second`, then
+/// `first` again. What would have to be looked at once more ends them.
+fn shared(first: &[u64], second: &[u64], again: &[u64]) -> Vec<Pfn> {
+    let entries = first.iter().zip(second).zip(again);
+    entries
+        .map_while(|((first, second), again)| {
+            let frame = known(*first)?;
+            (known(*second) == Some(frame) && known(*again) == Some(frame)).then_some(frame)
+        })
+        .collect()
+}
+
+fn known(entry: u64) -> Option<Pfn> {
+    let present = entry & (PRESENT | SWAPPED) == PRESENT;
+    (present && entry & FRAME != 0).then(|| Pfn::new(entry & FRAME))
 }
 
 fn decode(hva: Hva, entry: u64) -> Frame {
@@ -201,6 +236,41 @@ mod tests {
             );
             assert_eq!(accesses, 1, "{first:?} {second:?}");
         }
+    }
+
+    #[test]
+    fn frames_in_bulk_end_where_a_page_alone_would_be_looked_at_again() {
+        let here = |frame| PRESENT | 1 << 61 | frame;
+        let entries = [here(7), here(9), here(8)];
+        let all = [7, 9, 8].map(Pfn::new);
+        assert_eq!(shared(&entries, &entries, &entries), all);
+        // Hidden, swapped out, gone, other: in any of the three looks.
+        for odd in [PRESENT, here(9) | SWAPPED, 0x9, here(7)] {
+            for look in 0..3 {
+                let mut looks = [entries; 3];
+                looks[look][1] = odd;
+                let [first, second, again] = looks;
+                assert_eq!(shared(&first, &second, &again), all[..1], "{odd:#x} {look}");
+            }
+        }
+        // A read that fails gives nothing.
+        assert_eq!(shared(&entries, &[], &entries), []);
+    }
+
+    /// What is told in bulk of pages of this process is what is told of each.
+    #[test]
+    fn frames_in_bulk_are_those_of_each_page() {
+        let pagemap = Pagemap::open().expect("there");
+        let memory = vec![1_u8; 64 << PAGE_SHIFT];
+        let start = Hva::new(memory.as_ptr() as u64);
+        let frames = pagemap.shared(start, start, 64);
+        for (page, frame) in (0..).zip(&frames) {
+            let hva = start.checked_add(page << PAGE_SHIFT).expect("small");
+            assert_eq!(pagemap.pfn(hva).ok(), Some(*frame));
+        }
+        // Without the right to see frames there are none.
+        let visible = pagemap.pfn(start).is_ok();
+        assert_eq!(frames.len(), if visible { 64 } else { 0 });
     }
 
     #[test]

@@ -95,8 +95,8 @@ impl Links {
         }
     }
 
-    /// Counts one more page for `link`.
-    pub const fn count(&mut self, link: Link) {
+    /// Counts `npages` more pages for `link`.
+    pub const fn count(&mut self, link: Link, npages: u64) {
         let field = match link {
             Link::Contract => &mut self.contract,
             Link::GuestWalk => &mut self.guest_walk,
@@ -105,7 +105,7 @@ impl Links {
             Link::SecondLevel => &mut self.second_level,
             Link::Stamp => &mut self.stamp,
         };
-        *field = field.saturating_add(1);
+        *field = field.saturating_add(npages);
     }
 
     /// Adds the counts of `other`.
@@ -136,7 +136,7 @@ mod tests {
     fn each_link_has_its_own_count() {
         for link in Link::ALL {
             let mut links = Links::default();
-            links.count(link);
+            links.count(link, 1);
             let counts = Link::ALL.map(|other| links.get(other));
             assert_eq!(counts.iter().sum::<u64>(), 1);
             assert_eq!(links.get(link), 1);

@@ -5,10 +5,10 @@ use std::cell::RefCell;
 use std::io;
 use std::sync::OnceLock;
 
-use addr::{Gpa, PAGE_SIZE};
+use addr::{Gpa, PAGE_SIZE, Pfn};
 use monitor::{MESSAGE_AREA, MemSlot, Vm, VmError};
 pub use second_level::Kind;
-use second_level::{Host, Kcore, RootError, Tables, Walked};
+use second_level::{Host, Kcore, RootError, Tables, Walked, WalkedRun};
 use walk::Spte;
 
 /// Why the tables cannot be read at all.
@@ -61,6 +61,13 @@ pub fn host() -> Result<&'static Host, TablesError> {
 }
 
 /// The tables that the vCPU at the doorbell uses.
+///
+/// Each is read once, when a walk first comes through it, and what was read is evidence
+/// only while nobody changes it. The guest does not: this value borrows its [`Vm`], which
+/// takes a `&mut` to run. KVM does when it is made to map a page, after which all is read
+/// anew. What the host changes by itself (it moves a page, it takes a root away) is found
+/// out by others: by the pagemap, upon which whoever looks calls [`LiveTables::reread`],
+/// and by [`LiveTables::are_in_force`].
 pub struct LiveTables<'vm> {
     vm: &'vm Vm,
     tables: RefCell<Tables<'static, Kcore>>,
@@ -126,6 +133,22 @@ impl<'vm> LiveTables<'vm> {
             Some(slot) if absent => self.bring_in(gpa, slot),
             _ => Ok(found),
         }
+    }
+
+    /// The frames of the pages from `gpa` on that are mapped as `entry` maps the first,
+    /// for at most `npages`; that of the first is one of them.
+    pub fn alike(&self, gpa: Gpa, entry: &Entry, npages: u64) -> Vec<Pfn> {
+        let (first, pfns) = self.tables.borrow().alike(gpa, npages);
+        match (first, &entry.walked) {
+            (Some(Ok(first)), Ok(known)) if first == *known => pfns,
+            _ => Vec::new(),
+        }
+    }
+
+    /// Hands all that they have from `start` on, for `len_bytes`, to `look`, run by run,
+    /// until it has seen enough.
+    pub fn runs(&self, start: Gpa, len_bytes: u64, look: impl FnMut(&WalkedRun<'_>) -> bool) {
+        self.tables.borrow().runs(start, len_bytes, look);
     }
 
     /// Takes the root and the tables anew.

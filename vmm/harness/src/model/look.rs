@@ -196,7 +196,7 @@ impl Guest {
         for gva in strays {
             let found = evidence.page(*gva, None, None);
             let (verdict, _) = judge_page(self.plan(), self.stamps(), 0, &Expected::Absent, &found);
-            judged.add(&Expected::Absent, verdict);
+            judged.add(&Expected::Absent, verdict, 1);
         }
         judged
     }
