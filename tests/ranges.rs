@@ -96,9 +96,9 @@ fn changed(contract: &[Expected], at: usize, change: Change) -> Option<Vec<Expec
     Some(contract)
 }
 
-/// Pages to spoil: the ends of the mapping, of a table, and some within.
+/// Pages to spoil: the ends of the mapping, of a table, and one within.
 fn places(npages: usize) -> BTreeSet<usize> {
-    let all = [0, 1, 2, npages / 2, 511, 512, 513, npages - 2, npages - 1];
+    let all = [0, 1, npages / 2, 511, 512, npages.saturating_sub(1)];
     all.into_iter().filter(|place| *place < npages).collect()
 }
 
@@ -151,10 +151,12 @@ fn spoil_each_look(guest: &Guest, mapping: &Mapping, contract: &[Expected]) {
 }
 
 #[rstest]
-fn ranges_say_what_each_page_says(
-    #[values(EAGER, LAZY, HUGE)] strategy: Strategy,
-    #[values("page", "odd", "large", "readonly")] name: &'static str,
-) {
+#[case(EAGER, "page")]
+#[case(EAGER, "large")]
+#[case(LAZY, "odd")]
+#[case(LAZY, "readonly")]
+#[case(HUGE, "large")]
+fn ranges_say_what_each_page_says(#[case] strategy: Strategy, #[case] name: &'static str) {
     let mut guest = guest();
     let mapping = whole(&mut guest, strategy, name);
     let contract =

@@ -28,6 +28,7 @@ pub mod start;
 mod steps;
 mod stopped;
 mod tally;
+mod using;
 pub mod watch;
 
 pub use check::{CheckOptions, check};

@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use addr::PAGE_SIZE;
-use wire::Sharing;
 use witness::judge::{PageVerdict, alike, judge_data, judge_page};
-use witness::stamp::{IDENTITY, LAST, Loaded, SLOT, Seen};
+use witness::stamp::Seen;
 use witness::{DevicePage, Evidence, Expected, Leaves, Link, Links, Mismatch, PageEvidence};
 
 use crate::error::HarnessError;
 use crate::guest::Guest;
 use crate::mapping::{Mapping, Presence};
+use crate::using::PAST_THE_END;
 
 /// Looks at a mapping while KVM exchanges the VM's second-level tables. It does so after
 /// a change of memslots, and nobody changes those over and over.
@@ -187,142 +186,6 @@ impl Guest {
         }
         judged
     }
-
-    /// What the guest sees through each page of the mapping, and where what it
-    /// stores arrives.
-    pub(crate) fn use_all(&mut self, mapping: &Mapping) -> Result<Vec<Seen>, HarnessError> {
-        let identity = self.load_each(mapping, IDENTITY)?;
-        let last = self.load_each(mapping, LAST)?;
-        // What is stored to a private mapping is not the device's to keep.
-        let stored = if mapping.spec.prot.write && mapping.spec.sharing == Sharing::Shared {
-            Some(self.store_each(mapping)?)
-        } else {
-            None
-        };
-        let mut stored = stored.map(Vec::into_iter);
-        Ok(identity
-            .into_iter()
-            .zip(last)
-            .map(|(identity, last)| Seen {
-                loaded: identity.and_then(|identity| last.map(|last| Loaded { identity, last })),
-                stored: stored.as_mut().and_then(Iterator::next),
-            })
-            .collect())
-    }
-
-    /// The word at `offset` of each page, or what the guest got instead.
-    fn load_each(
-        &mut self,
-        mapping: &Mapping,
-        offset: u64,
-    ) -> Result<Vec<Result<u64, String>>, HarnessError> {
-        let start = mapping.gva.checked_add(offset);
-        if let (Some(start), Ok(count)) = (start, u32::try_from(mapping.spec.npages))
-            && let Ok(words) = self.load(start, PAGE_SIZE, count)?
-            && words.len() as u64 == mapping.spec.npages
-        {
-            return Ok(words.into_iter().map(Ok).collect());
-        }
-        // Some page faults: each for itself tells which.
-        let mut loaded = Vec::new();
-        for page in 0..mapping.spec.npages {
-            loaded.push(self.load_one(mapping, page, offset)?);
-        }
-        Ok(loaded)
-    }
-
-    fn load_one(
-        &mut self,
-        mapping: &Mapping,
-        page: u64,
-        offset: u64,
-    ) -> Result<Result<u64, String>, HarnessError> {
-        let Some(gva) = mapping
-            .page_gva(page)
-            .and_then(|gva| gva.checked_add(offset))
-        else {
-            return Ok(Err(PAST_THE_END.into()));
-        };
-        Ok(match self.load(gva, PAGE_SIZE, 1)? {
-            Ok(words) => words.first().copied().ok_or_else(|| "no word".into()),
-            Err(refusal) => Err(refusal.to_string()),
-        })
-    }
-
-    /// Stores a word of its own to each page and finds where each arrived. The
-    /// device's pages hold what they held before when this returns.
-    fn store_each(
-        &mut self,
-        mapping: &Mapping,
-    ) -> Result<Vec<Result<Vec<DevicePage>, String>>, HarnessError> {
-        let words: Vec<u64> = (0..mapping.spec.npages)
-            .map(|page| {
-                self.stamps()
-                    .stored(mapping.id, self.labelled(mapping, page))
-            })
-            .collect();
-        let refusals = self.store_words(mapping, &words)?;
-        let mut arrived: BTreeMap<u64, Vec<DevicePage>> = BTreeMap::new();
-        let changed = self.stamps().changed_slots(self.vm().windows());
-        for (page, word) in &changed {
-            arrived.entry(*word).or_default().push(*page);
-        }
-        self.stamps()
-            .restore_slots(self.vm().windows(), changed.iter().map(|(page, _)| *page));
-        Ok(words
-            .iter()
-            .zip(refusals)
-            .map(|(word, refusal)| match refusal {
-                Some(refusal) => Err(refusal),
-                None => Ok(arrived.remove(word).unwrap_or_default()),
-            })
-            .collect())
-    }
-
-    /// The first device page to which something was stored. All pages hold what they
-    /// held before when this returns.
-    pub(crate) fn first_disturbed(&self) -> Option<DevicePage> {
-        let windows = self.vm().windows();
-        let changed = self.stamps().changed_slots(windows);
-        let pages = changed.iter().map(|(page, _)| *page);
-        self.stamps().restore_slots(windows, pages);
-        changed.first().map(|(page, _)| *page)
-    }
-
-    /// The device page that a page of the mapping should show; one that the device
-    /// does not have where it should show none.
-    fn labelled(&self, mapping: &Mapping, page: u64) -> DevicePage {
-        let none = DevicePage {
-            window: self.plan().windows.len(),
-            page,
-        };
-        mapping.spec.device_page(self.plan(), page).unwrap_or(none)
-    }
-
-    /// Stores `words[i]` to page `i`, and says for each what the guest got instead.
-    fn store_words(
-        &mut self,
-        mapping: &Mapping,
-        words: &[u64],
-    ) -> Result<Vec<Option<String>>, HarnessError> {
-        if let Some(start) = mapping.gva.checked_add(SLOT)
-            && self.store(start, PAGE_SIZE, words.to_vec())?.is_ok()
-        {
-            return Ok(vec![None; words.len()]);
-        }
-        let mut refusals = Vec::new();
-        for (page, word) in (0..).zip(words) {
-            let gva = mapping.page_gva(page).and_then(|gva| gva.checked_add(SLOT));
-            refusals.push(match gva {
-                Some(gva) => {
-                    let refusal = self.store(gva, PAGE_SIZE, vec![*word])?.err();
-                    refusal.map(|refusal| refusal.to_string())
-                }
-                None => Some(PAST_THE_END.into()),
-            });
-        }
-        Ok(refusals)
-    }
 }
 
 /// From `first` on, with at most `after` more.
@@ -331,9 +194,6 @@ fn cut<T>(all: &[T], first: usize, after: u64) -> &[T] {
     let count = usize::try_from(after).unwrap_or(usize::MAX);
     rest.get(..count.saturating_add(1)).unwrap_or(rest)
 }
-
-/// What is said of an address that no mapping can have.
-const PAST_THE_END: &str = "an address past 2^64";
 
 fn past_the_end(mapping: &Mapping, page: u64) -> Mismatch {
     Mismatch {

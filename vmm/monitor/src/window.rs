@@ -176,8 +176,9 @@ impl Window {
         self.note_written(at, size_of::<u64>())
     }
 
-    /// Loads an aligned word, as a whole. `None` when it is not in the window.
-    pub(crate) fn load(&self, page: u64, offset_bytes: u64) -> Option<u64> {
+    /// Loads an aligned word through the host's own mapping, as a whole. `None` when it is
+    /// not in the window.
+    pub fn load(&self, page: u64, offset_bytes: u64) -> Option<u64> {
         let at = page.checked_mul(PAGE_SIZE)?.checked_add(offset_bytes)?;
         Some(self.ledger.word(at)?.load(Ordering::Relaxed))
     }

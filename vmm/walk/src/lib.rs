@@ -11,6 +11,11 @@
 //! input. No value of any entry, register or address can make a walk panic or
 //! loop, and every step taken is kept, in a success as in an error.
 //!
+//! A range of addresses is walked by [`RangeWalk`] ([`GuestTables::range`],
+//! [`SecondLevel::range`]), which reads each table once and in bulk, by
+//! [`TableRead::read_entries`], and gives [`Run`]s of pages that are mapped alike. What
+//! it says of an address is what the walk for that address says.
+//!
 //! ```
 //! use addr::{Gpa, Gva, Level};
 //! use walk::{PagingRegs, TableRead, Vendor, WalkError, walk_guest};

@@ -155,7 +155,7 @@ impl Stamps {
                     window: index,
                     page,
                 };
-                let found = slot_of(window, page.page);
+                let found = window.load(page.page, SLOT);
                 if found != Some(self.word(page, SLOT)) {
                     changed.push((page, found.unwrap_or_default()));
                 }
@@ -173,11 +173,6 @@ impl Stamps {
             }
         }
     }
-}
-
-fn slot_of(window: &Window, page: u64) -> Option<u64> {
-    let bytes = window.read(page, SLOT, 8)?;
-    Some(u64::from_le_bytes(bytes.try_into().ok()?))
 }
 
 /// Finalizer of SplitMix64: every bit of the input moves about half of the output.
