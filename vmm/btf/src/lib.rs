@@ -5,6 +5,6 @@
 mod field;
 mod types;
 
-pub use btf_rs::{Backend, Btf, Error as BtfError};
+pub use btf_rs::{Btf, Error as BtfError};
 pub use field::{Array, Field};
 pub use types::{NoMember, Types};

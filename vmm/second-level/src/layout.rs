@@ -1,6 +1,9 @@
 //! Where the members of the kernel's structures lie, by the kernel's own BTF.
 
-use btf::{Backend, Btf, Field, NoMember, Types};
+use std::fs;
+use std::path::Path;
+
+use btf::{Btf, Field, NoMember, Types};
 
 use crate::error::Error;
 
@@ -58,14 +61,15 @@ pub(crate) struct Layout {
 impl Layout {
     pub(crate) fn read() -> Result<Self, Error> {
         let failed = |path| move |source| Error::Btf { path, source };
-        // A few dozen look-ups do not pay for parsing all types.
-        let kernel = Btf::from_file_with_backend(KERNEL, Backend::Cache).map_err(failed(KERNEL))?;
+        // From memory: out of a file, the parser asks the kernel for its place in it at each
+        // of some hundred thousand types.
+        let read = |path| fs::read(path).map_err(|error| failed(path)(error.into()));
+        let kernel = Btf::from_bytes(&read(KERNEL)?).map_err(failed(KERNEL))?;
         // Built into the kernel, KVM has no file of its own.
-        let kvm = std::path::Path::new(KVM)
-            .exists()
-            .then(|| Btf::from_split_file(KVM, &kernel))
-            .transpose()
-            .map_err(failed(KVM))?;
+        let kvm = match Path::new(KVM).exists() {
+            true => Some(Btf::from_split_bytes(&read(KVM)?, &kernel).map_err(failed(KVM))?),
+            false => None,
+        };
         Ok(Self::of(Types::new(kvm.as_ref().unwrap_or(&kernel)))?)
     }
 

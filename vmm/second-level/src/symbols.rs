@@ -33,14 +33,16 @@ impl Symbols {
             if len_bytes == 0 {
                 break;
             }
-            let Some((address, name)) = parse(&line) else {
+            // Some hundred thousand lines: only what is wanted is made sense of.
+            let Some((address, name)) = words(&line) else {
                 continue;
             };
-            match name {
-                b"init_task" => init_task = Some(address),
-                b"kvm_vcpu_fops" => vcpu_fops = Some(address),
-                _ => {}
-            }
+            let wanted = match name {
+                b"init_task" => &mut init_task,
+                b"kvm_vcpu_fops" => &mut vcpu_fops,
+                _ => continue,
+            };
+            *wanted = number(address).or(*wanted);
         }
         let there = |address: Option<u64>, symbol| match address {
             None => Err(Error::NoSymbol { symbol }),
@@ -55,14 +57,17 @@ impl Symbols {
 }
 
 /// `address type name[\tmodule]`, proc_kallsyms(5).
-fn parse(line: &[u8]) -> Option<(u64, &[u8])> {
+fn words(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut words = line
         .split(|byte| byte.is_ascii_whitespace())
         .filter(|word| !word.is_empty());
     let address = words.next()?;
     let name = words.nth(1)?;
-    let address = u64::from_str_radix(str::from_utf8(address).ok()?, 16).ok()?;
     Some((address, name))
+}
+
+fn number(address: &[u8]) -> Option<u64> {
+    u64::from_str_radix(str::from_utf8(address).ok()?, 16).ok()
 }
 
 #[cfg(test)]
