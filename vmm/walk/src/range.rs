@@ -1,5 +1,8 @@
 //! A range of addresses, run by run: each table that covers it is read once, in bulk.
 
+mod alike;
+mod run;
+
 use addr::Level;
 use core::iter;
 use core::ops::Range;
@@ -7,6 +10,9 @@ use core::ops::Range;
 use crate::descend::{Leaf, Root, narrowed, violation};
 use crate::format::Format;
 use crate::{Access, AddressSpace, Steps, TableRead, Translation, WalkError};
+
+use alike::{count_alike, frames_before_carry};
+pub use run::{Extent, Frames, Run, Untranslated};
 
 /// Entries of a table.
 const ENTRIES: usize = 512;
@@ -33,106 +39,6 @@ pub trait Tables {
     fn translated_to(&self, address: u64) -> Result<u64, Untranslated>;
     /// What a leaf of them says.
     fn interpret(&self, leaf: Leaf<Self::To>) -> Translation<Self::To>;
-}
-
-/// An address for which no table is read.
-#[derive(Clone, Copy, Debug)]
-pub struct Untranslated {
-    /// The address.
-    pub address: u64,
-    /// How many low bits the tables translate.
-    pub translated_bits: u32,
-    /// It is a virtual address, which has to be canonical; else a physical one, which
-    /// has to be low enough.
-    pub is_virtual: bool,
-}
-
-impl Untranslated {
-    /// As the end of a walk.
-    pub fn error<A: AddressSpace, E>(self) -> WalkError<A, E> {
-        let Self {
-            address,
-            translated_bits,
-            ..
-        } = self;
-        if self.is_virtual {
-            WalkError::NonCanonical {
-                address,
-                translated_bits,
-            }
-        } else {
-            WalkError::BeyondTables {
-                address,
-                translated_bits,
-            }
-        }
-    }
-
-    /// The last address that is refused for the same reason.
-    fn last(self) -> u64 {
-        if !self.is_virtual {
-            return u64::MAX;
-        }
-        // The hole between the halves of the space.
-        let above = self.translated_bits.saturating_sub(1);
-        u64::MAX.checked_shl(above).unwrap_or(0).wrapping_sub(1)
-    }
-}
-
-/// What the entries of a run may differ in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Frames {
-    /// Each leads to the frame after that of the entry before it.
-    Consecutive,
-    /// They lead anywhere.
-    Scattered,
-}
-
-/// Addresses that follow one another and that entries of one table decide about alike:
-/// pages mapped by leaves with the same bits, a hole as large as equal absent entries
-/// span, or what one malformed or unreadable entry spans.
-#[derive(Debug)]
-pub struct Run<'w, I, A: AddressSpace, E> {
-    /// First address of the run.
-    pub start: I,
-    /// Last address of the run, itself included: a run can end with the space.
-    pub last: I,
-    /// What the walk for `start` finds. For the rest of the run it is the same, but for
-    /// the place of the entry and, with pages, the frame.
-    pub found: Result<Translation<A>, WalkError<A, E>>,
-    entries: &'w [u64],
-    frame_bits: u64,
-}
-
-impl<I, A: AddressSpace, E> Run<'_, I, A, E> {
-    /// First byte of each page of the run, in order. Of the first page all counts, also
-    /// where the run begins within it. There is none where nothing is mapped.
-    pub fn frames(&self) -> impl Iterator<Item = A> + '_ {
-        let frame_bits = self.frame_bits;
-        let frame = move |raw: &u64| A::from_raw(raw & frame_bits);
-        self.entries.iter().map(frame)
-    }
-}
-
-/// A [`Run`] of consecutive frames that stands by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent<I, A: AddressSpace, E> {
-    /// First address of the run.
-    pub start: I,
-    /// Last address of the run, itself included: a run can end with the space.
-    pub last: I,
-    /// What the walk for `start` finds. For the rest of the run it is the same, but for
-    /// the place of the entry and, with pages, the frame, which is as far from the first
-    /// one as the address.
-    pub found: Result<Translation<A>, WalkError<A, E>>,
-}
-
-impl<I, A: AddressSpace, E> Extent<I, A, E> {
-    /// Whether the tables say that nothing is mapped here. False for a page, and
-    /// for every other error: malformed or unreadable tables prove no absence.
-    pub const fn is_absent(&self) -> bool {
-        matches!(&self.found, Err(error) if error.is_not_present())
-    }
 }
 
 /// A table on the way, and which of its entries are held.
@@ -274,7 +180,7 @@ impl<'a, T: Tables, R: TableRead<Addr = T::To>> RangeWalk<'a, T, R> {
             place.raw = raw;
             // Presence comes first: the other bits of an absent entry mean nothing.
             if !format.is_present(raw) {
-                let alike = held.iter().take_while(|other| **other == raw).count();
+                let alike = count_alike(held, 0, 0);
                 let steps = self.steps(level, at, true);
                 return Decided {
                     last: last_of(level, at, alike),
@@ -371,17 +277,11 @@ impl<'a, T: Tables, R: TableRead<Addr = T::To>> RangeWalk<'a, T, R> {
         // Bits of which no value makes a leaf malformed.
         let free = frame_bits & !format.leaf_reserved.at(level);
         let alike = match self.frames {
-            Frames::Scattered => held
-                .iter()
-                .take_while(|other| (**other ^ raw) & !free == 0)
-                .count(),
+            Frames::Scattered => count_alike(held, 0, free),
             Frames::Consecutive => {
-                let wanted = (0..frames_before_carry(raw, free, level))
-                    .map(|nth| raw.wrapping_add(nth << level.shift()));
-                held.iter()
-                    .zip(wanted)
-                    .take_while(|(other, wanted)| **other == *wanted)
-                    .count()
+                let most = usize::try_from(frames_before_carry(raw, free, level));
+                let reach = most.unwrap_or(ENTRIES).min(held.len());
+                count_alike(held.get(..reach).unwrap_or_default(), level.bytes(), 0)
             }
         };
         let leaf = Leaf {
@@ -398,13 +298,6 @@ impl<'a, T: Tables, R: TableRead<Addr = T::To>> RangeWalk<'a, T, R> {
             frame_bits,
         }
     }
-}
-
-/// How many entries, that of `raw` among them, can each name the next frame before a
-/// carry leaves the bits that are free.
-const fn frames_before_carry(raw: u64, free: u64, level: Level) -> u64 {
-    let count = 1 << (free >> level.shift()).trailing_ones();
-    count - ((raw >> level.shift()) & (count - 1))
 }
 
 /// Last address that `count` entries from the one for `at` on decide about.
