@@ -37,6 +37,19 @@ fn json(output: &Output) -> Value {
     })
 }
 
+/// Every strategy of the driver for windows, by the `mmap` hook.
+const WINDOW_STRATEGIES: [&str; 8] = [
+    "remap", "eager", "iomap", "lazy", "prot", "huge", "around", "whole",
+];
+/// Every one for buffers.
+const BUFFER_STRATEGIES: [&str; 3] = ["pages", "mappages", "pagefault"];
+
+/// Each through both hooks.
+fn both_hooks(strategies: &[&str]) -> Vec<String> {
+    let of_hook = |hook: &'static str| strategies.iter().map(move |name| format!("{hook}{name}"));
+    of_hook("").chain(of_hook("prepare-")).collect()
+}
+
 #[test]
 fn the_good_driver_passes_with_every_page_of_every_window() {
     let output = mapwitness("good", &["check", "--json"]);
@@ -56,7 +69,7 @@ fn the_good_driver_passes_with_every_page_of_every_window() {
     }
     assert_eq!(report["unwitnessed"], Value::Array(Vec::new()));
     let mappings = report["mappings"].as_array().expect("mappings");
-    for strategy in ["eager", "lazy"] {
+    for strategy in both_hooks(&WINDOW_STRATEGIES) {
         for (window, npages) in [("page", 1), ("odd", 13), ("large", 1024), ("readonly", 5)] {
             let name = format!("{strategy}/{window}");
             let file = files.iter().find(|file| file["name"] == name.as_str());
@@ -69,7 +82,7 @@ fn the_good_driver_passes_with_every_page_of_every_window() {
                 .iter()
                 .find(|one| one["name"] == name.as_str())
                 .unwrap_or_else(|| panic!("{name} is missing"));
-            assert_eq!(one["strategy"], strategy);
+            assert_eq!(one["strategy"], strategy.as_str());
             assert_eq!(one["pages"], npages);
             assert_eq!(one["verdict"], "pass");
             assert_eq!(one["mismatch"], Value::Null);
@@ -91,6 +104,30 @@ fn the_good_driver_passes_with_every_page_of_every_window() {
                     "{kind}"
                 );
             }
+        }
+    }
+    for strategy in both_hooks(&BUFFER_STRATEGIES) {
+        let name = format!("{strategy}/ring");
+        let file = files.iter().find(|file| file["name"] == name.as_str());
+        let file = file.unwrap_or_else(|| panic!("{name} is missing"));
+        assert_eq!(file["verdict"], "pass");
+        let pages = file["pages_checked"].as_u64();
+        assert!(pages > Some(5), "{file:#}");
+        for (link, witnessed) in file["links"].as_object().expect("links") {
+            assert_eq!(witnessed.as_u64(), pages, "{name}: {link}");
+        }
+        let one = mappings.iter().find(|one| one["name"] == name.as_str());
+        let one = one.unwrap_or_else(|| panic!("{name} is missing"));
+        assert_eq!(
+            (&one["pages"], &one["leaves"][0]["asked"]),
+            (&5.into(), &"WB".into())
+        );
+        let promises = report["promises"].as_array().expect("promises");
+        for promise in ["vm_flags", "page references"] {
+            let name = format!("{name}: {promise}");
+            let kept = promises.iter().find(|it| it["name"] == name.as_str());
+            let kept = kept.unwrap_or_else(|| panic!("{name} is missing"));
+            assert_eq!(kept["verdict"], "pass");
         }
     }
     let documented = include_str!("../vmm/harness/REPORT.md");

@@ -3,12 +3,14 @@
 const CONCEPTS: &str = include_str!("../guest-module/CONCEPTS.md");
 
 /// The programs that it names, with what they are compiled from.
-const PROGRAMS: [(&str, &str); 14] = [
+const PROGRAMS: [(&str, &str); 16] = [
     ("atlas", include_str!("atlas.rs")),
     ("buffers", include_str!("buffers.rs")),
+    ("contract", include_str!("contract.rs")),
     ("hpet_real", include_str!("hpet_real.rs")),
     ("kernel_view", include_str!("kernel_view.rs")),
     ("mappings", include_str!("mappings.rs")),
+    ("operations", include_str!("operations.rs")),
     ("persona_agp", include_str!("persona_agp.rs")),
     ("persona_bsr", include_str!("persona_bsr.rs")),
     ("persona_hpet", include_str!("persona_hpet.rs")),

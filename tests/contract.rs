@@ -5,10 +5,12 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{boot, chain, config, window};
-use contract::{Access, Backing, Condition, Errno, FileContract, Fork, Offset, Refusal, When};
-use harness::own_driver::{EAGER, HUGE, LAZY};
-use harness::report::HostReport;
+use common::{boot, chain, config, kernel_facts, window};
+use contract::{
+    Access, Backing, Condition, Errno, FileContract, Fork, Offset, Refusal, VmaFlag, When,
+};
+use harness::own_driver::{BUFFER_STRATEGIES, EAGER, HUGE, LAZY};
+use harness::report::{HostReport, PromiseReport};
 use harness::{CheckOptions, Driver, Guest, Report, Strategy, Verdict, check};
 use walk::MemoryType;
 use witness::Link;
@@ -24,6 +26,11 @@ fn report(
     let index = window(guest, name);
     let mut file = strategy.file(guest.plan(), index).expect("a window");
     change(&mut file);
+    checked(guest, file)
+}
+
+/// The report on the driver when this is all that its files promise.
+fn checked(guest: &mut Guest, file: FileContract) -> Report {
     let driver = Driver {
         files: vec![Arc::new(file)],
         ..Driver::own(guest.plan())
@@ -40,7 +47,8 @@ fn report(
         only: Vec::new(),
         timeline: false,
     };
-    check(guest, &driver, options).unwrap_or_else(|error| panic!("{}", chain(&error)))
+    check(guest, &driver, &kernel_facts(), options)
+        .unwrap_or_else(|error| panic!("{}", chain(&error)))
 }
 
 /// Names of what is wrong in a report.
@@ -78,7 +86,7 @@ fn what_is_true_of_the_driver_passes() {
 /// One statement that is not true, and something in the report that says so.
 type Lie = (&'static str, fn(&mut FileContract), &'static str);
 
-const LIES: [Lie; 16] = [
+const LIES: [Lie; 18] = [
     (
         "the window is one page longer",
         |file| file.ranges[0].npages += 1,
@@ -92,7 +100,9 @@ const LIES: [Lie; 16] = [
     (
         "it begins with another page",
         |file| {
-            let Backing::Window { first_page, .. } = &mut file.ranges[0].backing;
+            let Backing::Window { first_page, .. } = &mut file.ranges[0].backing else {
+                panic!("a file of a window");
+            };
             *first_page = 1;
         },
         "odd",
@@ -100,7 +110,9 @@ const LIES: [Lie; 16] = [
     (
         "it shows another window",
         |file| {
-            let Backing::Window { name, .. } = &mut file.ranges[0].backing;
+            let Backing::Window { name, .. } = &mut file.ranges[0].backing else {
+                panic!("a file of a window");
+            };
             *name = "large".into();
         },
         "odd",
@@ -174,6 +186,19 @@ const LIES: [Lie; 16] = [
         "odd: mremap to one page more",
     ),
     (
+        "its mappings may grow",
+        |file| {
+            file.vma.set.retain(|flag| *flag != VmaFlag::DontExpand);
+            file.vma.clear.push(VmaFlag::DontExpand);
+        },
+        "odd: vm_flags",
+    ),
+    (
+        "its mappings are locked",
+        |file| file.vma.set.push(VmaFlag::Locked),
+        "odd: vm_flags, for loads alone",
+    ),
+    (
         "a child has nothing",
         |file| file.fork = Fork::Nothing,
         "odd: fork",
@@ -195,6 +220,71 @@ fn what_is_not_true_is_contradicted() {
         }
     }
     assert!(believed.is_empty(), "{believed:#?}");
+}
+
+/// The report on the driver when its file for the buffer is said to be as `change` makes
+/// it.
+fn buffer_report(
+    guest: &mut Guest,
+    strategy: Strategy,
+    change: impl FnOnce(&mut FileContract),
+) -> Report {
+    let mut file = strategy.buffer_file(guest.plan(), 0).expect("a buffer");
+    change(&mut file);
+    checked(guest, file)
+}
+
+#[test]
+fn buffers_are_held_against_their_contract() {
+    let mut guest = boot(&config("good"));
+    for strategy in BUFFER_STRATEGIES {
+        let report = buffer_report(&mut guest, strategy, |_| ());
+        assert_eq!(report.verdict, Verdict::Pass, "{:?}", wrong(&report));
+        assert!(report.pages_checked > 5 && report.absences_checked > 0);
+        for link in Link::ALL {
+            assert_eq!(report.links.get(link), report.pages_checked, "{link}");
+        }
+        let references = |it: &&PromiseReport| it.name.ends_with("/ring: page references");
+        assert!(report.promises.iter().any(|it| references(&it)));
+    }
+    let lies: [Lie; 4] = [
+        (
+            "it begins with another page",
+            |file| {
+                let Backing::Buffer { first_page, .. } = &mut file.ranges[0].backing else {
+                    panic!("a file of a buffer");
+                };
+                *first_page = 1;
+            },
+            "ring",
+        ),
+        (
+            "it is uncached",
+            |file| file.ranges[0].memory_type = MemoryType::UncachedMinus,
+            "ring",
+        ),
+        (
+            "its mappings are of raw frames",
+            |file| file.vma.set.push(VmaFlag::PfnMap),
+            "ring: vm_flags",
+        ),
+        (
+            "the buffer has a page that the device was told nothing of",
+            |file| file.ranges[0].npages += 1,
+            "ring: page references",
+        ),
+    ];
+    for strategy in [BUFFER_STRATEGIES[0], BUFFER_STRATEGIES[5]] {
+        for (lie, change, contradicted) in lies {
+            let report = buffer_report(&mut guest, strategy, change);
+            let contradicted = format!("{}/{contradicted}", strategy.name);
+            let wrong = wrong(&report);
+            assert!(
+                report.verdict == Verdict::Fail && wrong.contains(&contradicted.as_str()),
+                "{lie}: {wrong:?}"
+            );
+        }
+    }
 }
 
 #[test]

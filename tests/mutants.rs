@@ -28,6 +28,10 @@ fn the_good_driver_passes(#[values(Eyes::All, Eyes::DataAlone)] eyes: Eyes) {
 #[case("close-not-counted", "page references")]
 #[case("copies-not-counted", "reference count")]
 #[case("reference-leaked", "page references")]
+#[case("page-freed-while-mapped", "page references")]
+#[case("device-told-wrong-page", "guest-walk")]
+#[case("neighbours-without-bound", "guest-walk")]
+#[case("io-missing", "vm_flags")]
 fn a_fault_is_caught_by_its_witness(#[case] name: &str, #[case] by: &str) {
     let caught = look_at(name, Eyes::All).expect("the planted fault");
     assert_eq!(caught.by, by, "{caught:?}");

@@ -5,14 +5,17 @@ mod common;
 
 use std::sync::Arc;
 
+use addr::PAGE_SIZE;
 use common::{guest, guest_with, window};
-use harness::model::{Anchor, Call, Finding, Handle, Model, Process, Stretch, Wrong};
+use harness::model::{
+    Anchor, Area, Call, Finding, Handle, Model, Operation, Process, Shows, Stretch, Wrong,
+};
 use harness::observe::Judged;
 use harness::operations::{Scenario, Subject};
-use harness::own_driver::{EAGER, LAZY};
-use harness::{Guest, Strategy};
+use harness::own_driver::{EAGER, HUGE, LAZY};
+use harness::{Driver, Guest, Strategy};
 use rstest::rstest;
-use wire::{Advice, Prot};
+use wire::{Advice, OpenMode, Prot};
 use witness::Link;
 
 /// The model of a guest in which nothing is mapped yet, and some pages of a window.
@@ -50,6 +53,138 @@ fn every_page_is_what_the_model_says(
         }
     }
     assert_eq!(guest.kernel_complaints().expect("its log"), [""; 0]);
+}
+
+/// A file of each kind that the others do not stand for: more than the touched page comes
+/// in, no split is granted, pages are RAM, offsets mean nothing.
+#[rstest]
+#[case::around("around/odd")]
+#[case::around_prepared("prepare-around/odd")]
+#[case::whole("whole/odd")]
+#[case::whole_prepared("prepare-whole/odd")]
+#[case::inserted("pages/ring")]
+#[case::inserted_prepared("prepare-mappages/ring")]
+#[case::faulted("pagefault/ring")]
+#[case::faulted_prepared("prepare-pagefault/ring")]
+#[case::any_offset("persona/bsr1")]
+fn every_kind_of_file_is_predicted(#[case] name: &str) {
+    let mut guest = guest();
+    let files = Driver::own(guest.plan()).files;
+    let file = files.into_iter().find(|file| file.name == name);
+    let file = file.expect("a file of the driver");
+    let mut model = Model::new(vec![file], guest.plan().clone(), guest.current_pid());
+    let subject = Subject::of(model.files(), 0).expect("pages enough");
+    let mut tally = Judged::default();
+    for scenario in subject.scenarios() {
+        run(&mut guest, &mut model, &scenario, &mut tally);
+    }
+    assert_eq!(tally.unwitnessed.len(), 0, "{tally:?}");
+    for link in Link::ALL {
+        assert!(tally.links.get(link) > 0, "{link}: {tally:?}");
+    }
+    assert_eq!(guest.kernel_complaints().expect("its log"), [""; 0]);
+}
+
+/// Entries of 2 MiB: what takes a part of one takes all of it, and what is left comes
+/// back page by page; whole ones keep, move and are inherited as they are.
+#[rstest]
+fn two_mib_are_predicted(#[values("huge", "prepare-huge")] name: &'static str) {
+    const HUGE_NPAGES: u64 = 512;
+    const ALL: u64 = 2 * HUGE_NPAGES;
+    let first = |call| Process::FIRST.does(call);
+    let child = |call| Process(1).does(call);
+    let mut guest = guest();
+    let index = window(&guest, "large");
+    let file = Strategy { name, ..HUGE }.file(guest.plan(), index);
+    let file = Arc::new(file.expect("a window of this guest"));
+    let mut model = Model::new(vec![file], guest.plan().clone(), guest.current_pid());
+    let mut tally = Judged::default();
+    let mut go = |model: &mut Model, operations: &[Operation]| {
+        let found = guest.run(model, operations, &mut tally);
+        let found = found.unwrap_or_else(|error| panic!("{}", common::chain(&error)));
+        assert_eq!(found, None);
+    };
+    let setup = [
+        first(Call::Open {
+            file: 0,
+            mode: OpenMode::ReadWrite,
+            handle: Handle(0),
+        }),
+        first(Call::Reserve {
+            npages: ALL + 2 * HUGE_NPAGES,
+            anchor: ARENA,
+        }),
+        first(Call::Map {
+            handle: Handle(0),
+            first_page: 0,
+            npages: ALL,
+            prot: Prot::READ_WRITE,
+            sharing: wire::Sharing::Shared,
+            fixed: None,
+            anchor: MAPPING,
+        }),
+        first(Call::Load(MAPPING.page(700))),
+        first(Call::Store(MAPPING.page(3))),
+    ];
+    go(&mut model, &setup);
+    assert!(has_all(&model));
+    let in_child = [
+        first(Call::Fork { child: Process(1) }),
+        child(Call::Unmap(pages(600, 3))),
+        child(Call::Load(MAPPING.page(599))),
+        child(Call::Store(MAPPING.page(3))),
+        child(Call::Exit),
+    ];
+    go(&mut model, &in_child);
+    // The first page of the arena that is aligned to 2 MiB.
+    let arena = model.gva(ARENA.page(0)).expect("reserved");
+    let before = (arena.raw() / PAGE_SIZE) % HUGE_NPAGES;
+    let aligned = (HUGE_NPAGES - before) % HUGE_NPAGES;
+    let moved = |pages: Stretch, to| {
+        first(Call::Remap {
+            pages,
+            new_npages: pages.npages,
+            may_move: true,
+            fixed: Some(to),
+            anchor: OTHER,
+        })
+    };
+    let protect = |prot| {
+        first(Call::Protect {
+            pages: pages(0, ALL),
+            prot,
+        })
+    };
+    let whole = [
+        protect(Prot::READ),
+        first(Call::Store(MAPPING.page(3))),
+        protect(Prot::READ_WRITE),
+        moved(pages(0, ALL), ARENA.page(aligned)),
+        first(Call::Load(OTHER.page(700))),
+        moved(OTHER.pages(0, ALL), MAPPING.page(0)),
+    ];
+    go(&mut model, &whole);
+    assert!(has_all(&model));
+    let in_part = [
+        first(Call::Unmap(pages(600, 3))),
+        first(Call::Load(MAPPING.page(700))),
+        moved(pages(0, 600), ARENA.page(aligned + 3)),
+        first(Call::Load(OTHER.page(1))),
+        first(Call::Unmap(OTHER.pages(0, 600))),
+        first(Call::Unmap(pages(0, ALL))),
+    ];
+    go(&mut model, &in_part);
+    assert_eq!(guest.kernel_complaints().expect("its log"), [""; 0]);
+}
+
+/// Whether every page that the first process has mapped has an entry.
+fn has_all(model: &Model) -> bool {
+    let space = model.space(Process::FIRST).expect("alive");
+    let full = |area: &Area| match &area.shows {
+        Shows::File(pages) => !pages.entries.contains(&false),
+        Shows::Nothing => true,
+    };
+    space.areas().all(|(_, area)| full(area))
 }
 
 /// Where the guest does something that the model is not told of, the next look at it

@@ -138,6 +138,25 @@ fn the_broken_copy_fails_and_the_page_beyond_the_window_is_named() {
 }
 
 /// One line, so that who reads the walk-through sees what was broken.
+/// What the kernel has noted of a mapping is read in its memory, for this driver, too.
+#[test]
+fn a_flag_that_is_not_so_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let wrong = changed(
+        folder.path(),
+        "clear = [\"MAYEXEC\"]",
+        "clear = [\"MAYWRITE\"]",
+    );
+    let output = check(&module("c-driver"), &wrong, &["--json"]);
+    let report = json(&output);
+    assert_eq!(output.status.code(), Some(1), "{report:#}");
+    let promises = report["promises"].as_array().expect("promises");
+    let failed = promises.iter().filter(|it| it["verdict"] != "pass");
+    let names: Vec<&str> = failed.filter_map(|it| it["name"].as_str()).collect();
+    let wanted = ["example: vm_flags", "example: vm_flags, for loads alone"];
+    assert_eq!(names, wanted);
+}
+
 #[test]
 fn the_broken_copy_differs_in_one_line() {
     let read = |name| std::fs::read_to_string(example(name).join("example.c")).expect("there");

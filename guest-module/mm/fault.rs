@@ -270,7 +270,7 @@ pub(crate) const AROUND_NPAGES: usize = 16;
 /// # Invariants
 ///
 /// Those of [`Fault`]; and the lowest level of page tables exists.
-pub(crate) struct Around<'a, 'm, M>(Fault<'a, 'm, M>);
+pub(crate) struct Around<'a, 'm, M>(pub(super) Fault<'a, 'm, M>);
 
 impl<'a, 'm> Around<'a, 'm, Window> {
     /// As [`Fault::install_around`].

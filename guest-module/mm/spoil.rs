@@ -11,7 +11,7 @@ pub(crate) use super::setup::SharedVma;
 use super::{
     area::{BeingMapped, Remap},
     buffer::Buffer,
-    fault::{Fault, FaultError, HugeFault, Installed, HUGE_NPAGES},
+    fault::{Around, Fault, FaultError, HugeFault, Installed, HUGE_NPAGES},
     file_mapping::FileMapping,
     helpers,
     memory::{inserted, Access, Memory, Span},
@@ -203,6 +203,28 @@ pub(crate) fn install_two<'a>(
     if fault.vma_range().contains(&behind) {
         let _ = insert_at(&fault, behind, next);
     }
+    install_anyway(fault, index)
+}
+
+/// The fault of one whose neighbours may be mapped with it.
+pub(crate) fn fault_of<'a, 'm>(around: Around<'a, 'm, Window>) -> Fault<'a, 'm, Window> {
+    around.0
+}
+
+/// Answers a fault with a page and its neighbours, each of which shows the page behind its own, whether
+/// the window has that or not.
+pub(crate) fn around_anyway<'a>(
+    fault: Fault<'a, '_, Window>,
+) -> Result<Installed<'a>, FaultError> {
+    let touched = fault.address();
+
+    for address in fault.neighbourhood().step_by(1 << PAGE_SHIFT) {
+        if address != touched {
+            let behind = fault.page_at(address).offered() + 1;
+            let _ = insert_at(&fault, address, behind);
+        }
+    }
+    let index = fault.page().offered();
     install_anyway(fault, index)
 }
 

@@ -4,7 +4,7 @@
 
 use crate::{
     mm::{
-        BeingMapped, ClaimedVma, Fault, FaultError, FileMapping, HugeFault, Installed, VmaPage,
+        Around, BeingMapped, ClaimedVma, Fault, FaultError, FileMapping, HugeFault, Installed, VmaPage,
         VmaSetup, Window,
     },
     strategy::{DeviceFile, Strategy},
@@ -49,6 +49,18 @@ pub(crate) fn answer<'a>(fault: Fault<'a, '_, Window>) -> Result<Installed<'a>, 
     let source = source_page(fault.page());
 
     fault.install(source)
+}
+
+/// Answers a fault with a page and its neighbours.
+pub(crate) fn answer_around<'a>(
+    fault: Fault<'a, '_, Window>,
+) -> Result<Installed<'a>, FaultError> {
+    fault.install_around(around_page)
+}
+
+/// As [`answer_around`], for a load where there is a page table.
+pub(crate) fn answer_read_around<'a>(around: Around<'a, '_, Window>) -> Option<Installed<'a>> {
+    around.install(around_page)
 }
 
 /// Answers a fault of 2 MiB.

@@ -2,10 +2,10 @@
 
 //! How and when pages are mapped.
 
-use super::{maps_at_once, source_page};
+use super::{around_page, maps_at_once, source_page};
 use crate::{
     mm::{
-        spoil, BeingMapped, ClaimedVma, Fault, FaultError, HugeFault, Installed, MappableFile,
+        spoil, Around, BeingMapped, ClaimedVma, Fault, FaultError, HugeFault, Installed, MappableFile,
         Window,
     },
     strategy::{DeviceFile, Strategy},
@@ -129,6 +129,27 @@ pub(crate) fn answer<'a>(fault: Fault<'a, '_, Window>) -> Result<Installed<'a>, 
         return Err(FaultError::NoPage);
     }
     fault.install(source)
+}
+
+/// The neighbours come in without a bound: the last of them is no page of the window.
+fn goes_astray() -> bool {
+    planted!("neighbours-without-bound")
+}
+
+pub(crate) fn answer_around<'a>(
+    fault: Fault<'a, '_, Window>,
+) -> Result<Installed<'a>, FaultError> {
+    if goes_astray() {
+        return spoil::around_anyway(fault);
+    }
+    fault.install_around(around_page)
+}
+
+pub(crate) fn answer_read_around<'a>(around: Around<'a, '_, Window>) -> Option<Installed<'a>> {
+    if goes_astray() {
+        return spoil::around_anyway(spoil::fault_of(around)).ok();
+    }
+    around.install(around_page)
 }
 
 pub(crate) fn answer_huge<'a>(

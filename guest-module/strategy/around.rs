@@ -43,11 +43,11 @@ impl FaultOperations for DeviceFile<Around> {
 
     fn fault<'a>(&self, fault: Fault<'a, '_, Window>) -> Result<Installed<'a>, FaultError> {
         self.shared()
-            .while_shown(|| fault.install_around(planted::around_page))
+            .while_shown(|| planted::answer_around(fault))
     }
 
     fn map_pages<'a>(&self, around: mm::Around<'a, '_, Window>) -> Option<Installed<'a>> {
         self.shared()
-            .try_while_shown(|| around.install(planted::around_page))
+            .try_while_shown(|| planted::answer_read_around(around))
     }
 }

@@ -5,6 +5,7 @@ use anyhow::anyhow;
 use contract::Contract;
 use guest_images::GuestImage;
 use guest_images::handover::{self, Images};
+use guest_kernel::KernelFacts;
 use harness::{CheckOptions, Guest, Report, Verdict};
 use monitor::VmConfig;
 use provision::Progress;
@@ -67,6 +68,7 @@ fn here(options: &CheckArgs, image: GuestImage) -> Exit {
 fn check(options: &CheckArgs, mut image: GuestImage) -> anyhow::Result<Report> {
     let subject = Subject::of(options, &mut image, &Progress::hidden())?;
     let host = carried::host_report(options.host)?;
+    let facts = KernelFacts::read(&image.types, &image.system_map)?;
     let mut config = VmConfig::new(image.vmlinux, image.initramfs);
     config.vcpus = options.vcpus;
     config.hpet = true;
@@ -89,7 +91,7 @@ fn check(options: &CheckArgs, mut image: GuestImage) -> anyhow::Result<Report> {
         timeline: options.timeline,
     };
     let driver = subject::driver(subject.as_ref(), &guest);
-    Ok(harness::check(&mut guest, &driver, check_options)?)
+    Ok(harness::check(&mut guest, &driver, &facts, check_options)?)
 }
 
 fn print(options: &CheckArgs, mut report: Report) -> Exit {

@@ -24,6 +24,19 @@ pub struct DeviceSpec {
     pub registers: Option<Vec<RegisterSpec>>,
     /// Its windows, in the order of the memory resources that follow.
     pub windows: Vec<WindowSpec>,
+    /// Its buffers, in the order of its buffer table. A device that has any has the page
+    /// of registers that `vmm/wire/src/regs.rs` describes.
+    #[serde(default)]
+    pub buffers: Vec<BufferSpec>,
+}
+
+/// A buffer: pages of RAM that the driver allocates and tells the device of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BufferSpec {
+    /// Name for people, and for the ranges of files.
+    pub name: String,
+    /// Number of 4 KiB pages.
+    pub npages: u32,
 }
 
 /// A register that reads as one value, whatever is written to it. All others read

@@ -7,6 +7,7 @@ use wire::OpenMode;
 use crate::access::Access;
 use crate::errno::Errno;
 use crate::rules::Refusal;
+use crate::vma::VmaFlags;
 
 /// What one device file promises.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,12 @@ pub struct FileContract {
     pub copy_on_write: bool,
     /// How mremap(2) refuses to make a mapping longer.
     pub growth: Errno,
+    /// With which error whatever would split a mapping is refused, if it is.
+    #[serde(default)]
+    pub refuses_split: Option<Errno>,
+    /// What the kernel has noted of each mapping.
+    #[serde(default)]
+    pub vma: VmaFlags,
     /// What a forked child has of a mapping.
     pub fork: Fork,
 }
@@ -73,6 +80,13 @@ pub enum Backing {
         /// Its page that the range begins with.
         first_page: u64,
     },
+    /// Pages of a buffer: RAM that the driver has told the device of.
+    Buffer {
+        /// The buffer's name.
+        name: String,
+        /// Its page that the range begins with.
+        first_page: u64,
+    },
 }
 
 /// From when on the pages of a mapping are in the guest's tables.
@@ -86,6 +100,10 @@ pub enum When {
     /// As `OnTouch`, but with the whole 2 MiB around it where these are aligned to
     /// 2 MiB both in the process and in the device, and all in the mapping.
     OnTouchHuge,
+    /// As `OnTouch`, but with its neighbours: those pages of the mapping and of the range
+    /// that share a naturally aligned stretch of so many pages of the process with it. A
+    /// power of two, up to 512.
+    OnTouchAround(u64),
 }
 
 /// What a forked child has of its parent's mapping.
@@ -119,6 +137,17 @@ impl RangeContract {
     }
 }
 
+impl RangeContract {
+    /// Takes its first `npages` away; `false` when nothing would be left.
+    fn advance(&mut self, npages: u64) -> bool {
+        let (Backing::Window { first_page, .. } | Backing::Buffer { first_page, .. }) =
+            &mut self.backing;
+        *first_page = first_page.saturating_add(npages);
+        self.npages = self.npages.saturating_sub(npages);
+        self.npages > 0
+    }
+}
+
 impl FileContract {
     /// How it is opened for everything that it may be used for.
     pub const fn widest_mode(&self) -> OpenMode {
@@ -126,6 +155,22 @@ impl FileContract {
             Some(_) => OpenMode::ReadOnly,
             None => OpenMode::ReadWrite,
         }
+    }
+
+    /// Whether it shows one page or another depends on nothing but the page's place in
+    /// its mapping.
+    pub fn ignores_offsets(&self) -> bool {
+        self.ranges.iter().any(|range| range.offset == Offset::Any)
+    }
+
+    /// What is promised of the pages from `page` on of a mapping that has them still: where
+    /// offsets are ignored, a piece shows its pages by where the whole began.
+    #[must_use]
+    pub fn from_page_of_mapping(&self, page: u64) -> Self {
+        let mut file = self.clone();
+        file.ranges
+            .retain_mut(|range| range.offset != Offset::Any || range.advance(page));
+        file
     }
 
     /// What page `page` of a mapping shows that begins at page `first_page` of the
@@ -170,6 +215,8 @@ mod tests {
             copy_on_write: false,
             refuses_writers: None,
             growth: Errno::EFAULT,
+            refuses_split: None,
+            vma: VmaFlags::default(),
             fork: Fork::Pages,
         }
     }
@@ -187,6 +234,26 @@ mod tests {
         assert_eq!(page(3, 2), None);
         assert_eq!(page(8, 0), Some(0));
         assert_eq!(page(u64::MAX, 1), None);
+    }
+
+    #[test]
+    fn a_piece_of_a_mapping_without_offsets_shows_what_it_showed() {
+        let page_of = |file: &FileContract, page| {
+            let shown = file.shown(9, page)?;
+            let Backing::Window { first_page, .. } = &shown.range.backing else {
+                return None;
+            };
+            Some(first_page + shown.page)
+        };
+        let whole = file(vec![range(Offset::Any, 5, 2)]);
+        let piece = whole.from_page_of_mapping(3);
+        assert_eq!(page_of(&whole, 3), Some(5));
+        assert_eq!((page_of(&piece, 0), page_of(&piece, 1)), (Some(5), Some(6)));
+        assert_eq!(page_of(&piece, 2), None);
+        assert_eq!(page_of(&whole.from_page_of_mapping(5), 0), None);
+        // Where offsets count they tell all.
+        let counted = file(vec![range(Offset::Page(0), 5, 2)]);
+        assert_eq!(counted.from_page_of_mapping(3), counted);
     }
 
     #[test]

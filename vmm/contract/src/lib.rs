@@ -18,12 +18,14 @@ mod predict;
 mod request;
 mod rules;
 mod toml;
+mod vma;
 
 pub use access::Access;
-pub use device::{Contract, DeviceSpec, RegisterSpec, WindowSpec};
+pub use device::{BufferSpec, Contract, DeviceSpec, RegisterSpec, WindowSpec};
 pub use errno::{Errno, UnknownErrno};
 pub use file::{Backing, FileContract, Fork, Offset, RangeContract, Shown, When};
 pub use hostile::Named;
 pub use request::{Answer, Request};
 pub use rules::{Condition, Refusal};
 pub use toml::{Problems, ReadError};
+pub use vma::{VmaFlag, VmaFlags};

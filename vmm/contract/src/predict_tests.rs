@@ -4,6 +4,7 @@ use walk::MemoryType;
 use super::*;
 use crate::file::{Backing, Fork, When};
 use crate::rules::Refusal;
+use crate::vma::VmaFlags;
 
 fn range(offset: Offset, npages: u64, access: Access) -> RangeContract {
     RangeContract {
@@ -32,6 +33,8 @@ fn file(ranges: Vec<RangeContract>, refusals: &[(Condition, Errno)]) -> FileCont
         copy_on_write: false,
         refuses_writers: None,
         growth: Errno::EFAULT,
+        refuses_split: None,
+        vma: VmaFlags::default(),
         fork: Fork::Pages,
     }
 }

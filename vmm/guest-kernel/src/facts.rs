@@ -61,6 +61,11 @@ impl KernelFacts {
             page_flags: named(types.enumerators("pageflags")?, PAGE_FLAG_PREFIX),
         })
     }
+
+    /// Whether it is known which bit of `vm_flags` this flag is, named without `VM_`.
+    pub fn has_vm_flag(&self, name: &str) -> bool {
+        self.vm_flags.iter().any(|(known, _)| known == name)
+    }
 }
 
 fn named(all: Vec<(String, u64)>, prefix: &str) -> Arc<[(String, u64)]> {

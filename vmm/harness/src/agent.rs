@@ -17,8 +17,14 @@ impl Guest {
     pub fn request(&mut self, request: &Request) -> Result<Reply, HarnessError> {
         self.vm_mut().write(MESSAGE_AREA, &wire::encode(request)?)?;
         self.vm_mut().run_to_doorbell()?;
+        self.answered()
+    }
+
+    /// Takes the answer of the agent, which has just rung.
+    pub(crate) fn answered(&mut self) -> Result<Reply, HarnessError> {
         let answer = self.read_answer()?;
         self.set_current_pid(answer.pid);
+        self.note_buffers();
         Ok(answer.reply)
     }
 

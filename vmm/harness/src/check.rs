@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use contract::FileContract;
+use guest_kernel::KernelFacts;
 use witness::second_level::LiveTables;
 use witness::timeline;
 
@@ -16,7 +17,7 @@ use crate::error::HarnessError;
 use crate::guest::Guest;
 use crate::mapping::MappingSpec;
 use crate::operations::check_operations;
-use crate::promises::check_promises;
+use crate::promises::{check_promises, check_references};
 use crate::regions::{RegionContract, check_region};
 use crate::report::{
     FileReport, GuestReport, HostReport, MappingReport, PromiseReport, RefusalReport, Report,
@@ -43,7 +44,8 @@ pub struct CheckOptions {
     pub timeline: bool,
 }
 
-/// Checks a driver in a guest that has just booted.
+/// Checks a driver in a guest that has just booted, by a kernel of which `facts` are
+/// known.
 ///
 /// # Errors
 /// [`HarnessError`] when the check could not be made. A driver that does wrong is
@@ -51,6 +53,7 @@ pub struct CheckOptions {
 pub fn check(
     guest: &mut Guest,
     driver: &Driver,
+    facts: &KernelFacts,
     options: CheckOptions,
 ) -> Result<Report, HarnessError> {
     let driver = &driver.clone().only(&options.only);
@@ -62,10 +65,10 @@ pub fn check(
         false => Watching::off(),
     };
     for file in &driver.files {
-        found.add(check_file(guest, file, &mut watching)?);
+        found.add(check_file(guest, facts, file, &mut watching)?);
     }
     for region in &driver.regions {
-        found.add(check_region_file(guest, region)?);
+        found.add(check_region_file(guest, facts, region)?);
     }
     // What a contract says wrongly of a single mapping is no ground to predict from what
     // becomes of many.
@@ -168,10 +171,14 @@ impl Found {
 
 fn check_file(
     guest: &mut Guest,
+    facts: &KernelFacts,
     file: &Arc<FileContract>,
     watching: &mut Watching,
 ) -> Result<Found, HarnessError> {
-    let mut found = Found::default();
+    let mut found = Found {
+        promises: check_references(guest, facts, file)?,
+        ..Found::default()
+    };
     for range in &file.ranges {
         let spec = MappingSpec::whole(file, range);
         if file.predict(&spec.request(file.widest_mode())) != contract::Answer::Maps {
@@ -190,16 +197,21 @@ fn check_file(
     let answers = check_answers(guest, file, (&mut found.tally, watching))?;
     found.mappings.extend(answers.mappings);
     found.refusals = answers.refusals;
-    found.promises = check_promises(guest, file)?;
+    found.promises.extend(check_promises(guest, facts, file)?);
     found.files = vec![found.sums(file)];
     Ok(found)
 }
 
-fn check_region_file(guest: &mut Guest, region: &RegionContract) -> Result<Found, HarnessError> {
+fn check_region_file(
+    guest: &mut Guest,
+    facts: &KernelFacts,
+    region: &RegionContract,
+) -> Result<Found, HarnessError> {
     let mut found = Found::default();
-    let (file, report) = check_region(guest, region, &mut found.tally)?;
-    found.mappings.push(report);
-    found.files = vec![found.sums(&file)];
+    let of_region = check_region(guest, facts, region, &mut found.tally)?;
+    found.mappings.push(of_region.mapping);
+    found.promises.extend(of_region.flags);
+    found.files = vec![found.sums(&of_region.file)];
     Ok(found)
 }
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use contract::{Contract, DeviceSpec, FileContract, WindowSpec};
+use contract::{BufferSpec, Contract, DeviceSpec, FileContract, WindowSpec};
 use guest_images::MODULE_PATH;
-use monitor::{Registers, VmConfig, WindowConfig};
+use monitor::{BufferConfig, Registers, VmConfig, WindowConfig};
 use wire::{Fd, OpenMode};
 use witness::Plan;
 
@@ -126,12 +126,17 @@ pub fn equip(config: &mut VmConfig, device: &DeviceSpec) {
         align_bytes: window.align_bytes,
     };
     config.acpi_id = device.acpi_id.clone();
+    let buffer = |buffer: &BufferSpec| BufferConfig {
+        name: buffer.name.clone(),
+        npages: buffer.npages,
+    };
     config.registers = match &device.registers {
+        _ if !device.buffers.is_empty() => Registers::Own,
         None => Registers::Absent,
         Some(list) => Registers::Fixed(list.iter().map(|it| (it.offset, it.value)).collect()),
     };
     config.windows = device.windows.iter().map(window).collect();
-    config.buffers = Vec::new();
+    config.buffers = device.buffers.iter().map(buffer).collect();
 }
 
 impl Guest {

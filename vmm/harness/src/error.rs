@@ -99,6 +99,12 @@ pub enum HarnessError {
     /// The guest's kernel cannot be read.
     #[error("the guest kernel's own structures")]
     Kernel(#[from] guest_kernel::ViewError),
+    /// The image does not say which bit of `vm_flags` a flag is.
+    #[error("the guest image knows no flag VM_{name}: rebuild it with `mapwitness images build`")]
+    NoFlag {
+        /// The flag, without `VM_`.
+        name: &'static str,
+    },
     /// Host pages that should be apart are neighbours.
     #[error(
         "after {attempts} attempts host pages behind neighbouring device pages are still \

@@ -2,7 +2,7 @@
 
 use guest_images::initramfs;
 use guest_kernel::{KernelFacts, KernelView, ViewError};
-use monitor::{Saved, Vm, VmConfig, Window};
+use monitor::{Buffer, Saved, Vm, VmConfig, Window};
 use wire::{Fd, Reply};
 use witness::Plan;
 use witness::host_frame::{FrameError, Pagemap};
@@ -121,6 +121,7 @@ impl Guest {
         };
         let answer = guest.read_answer()?;
         guest.current_pid = answer.pid;
+        guest.note_buffers();
         match answer.reply {
             Reply::Ready { kernel_release } => guest.kernel_release = kernel_release,
             other => return Err(HarnessError::NotReady(Box::new(other))),
@@ -147,7 +148,7 @@ impl Guest {
         KernelView::of(&self.vm, facts)
     }
 
-    /// Where the host put everything of the device.
+    /// Where everything of the device is.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -192,6 +193,10 @@ impl Guest {
 
     pub(crate) fn held_mut(&mut self) -> &mut Vec<(Fd, Preparation)> {
         &mut self.held
+    }
+
+    pub(crate) fn set_buffers(&mut self, buffers: Vec<Buffer>) {
+        self.plan.buffers = buffers;
     }
 
     pub(crate) fn set_current_pid(&mut self, pid: i32) {

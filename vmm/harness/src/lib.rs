@@ -5,6 +5,7 @@
 pub mod agent;
 mod answers;
 pub mod atlas;
+mod buffers;
 pub mod check;
 mod check_watch;
 mod course;

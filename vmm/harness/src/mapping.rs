@@ -25,7 +25,7 @@ pub enum Presence {
 }
 
 impl Presence {
-    fn has(&self, page: u64) -> bool {
+    pub(crate) fn has(&self, page: u64) -> bool {
         match self {
             Self::All => true,
             Self::Nothing => false,
@@ -75,12 +75,20 @@ impl MappingSpec {
     /// has nothing.
     pub fn device_page(&self, plan: &Plan, page: u64) -> Option<DevicePage> {
         let shown = self.file.shown(self.first_page, page)?;
-        let Backing::Window { name, first_page } = &shown.range.backing;
-        let window = plan.windows.iter().position(|one| one.name == *name);
-        Some(DevicePage {
-            // One that the device does not have is no reason to expect nothing.
-            window: window.unwrap_or(plan.windows.len()),
-            page: first_page.checked_add(shown.page)?,
+        // One that the device does not have is no reason to expect nothing.
+        Some(match &shown.range.backing {
+            Backing::Window { name, first_page } => {
+                let window = plan.windows.iter().position(|one| one.name == *name);
+                DevicePage {
+                    window: window.unwrap_or(plan.windows.len()),
+                    page: first_page.checked_add(shown.page)?,
+                }
+            }
+            Backing::Buffer { name, first_page } => {
+                let buffer = plan.buffers.iter().position(|one| one.name == *name);
+                let index = buffer.unwrap_or(plan.buffers.len());
+                DevicePage::of_buffer(index, first_page.checked_add(shown.page)?)
+            }
         })
     }
 
@@ -162,11 +170,25 @@ impl Mapping {
     }
 
     /// Pages that an access to `page` brings in, where none was before.
-    fn brought_in(&self, plan: &Plan, page: u64) -> Range<u64> {
+    pub(crate) fn brought_in(&self, plan: &Plan, page: u64) -> Range<u64> {
         let shown = self.spec.file.shown(self.spec.first_page, page);
-        let huge = shown.filter(|shown| shown.range.present == When::OnTouchHuge);
-        let stretch = huge.and_then(|shown| self.huge_stretch(plan, shown, page));
+        let stretch = shown.and_then(|shown| match shown.range.present {
+            When::OnTouchHuge => self.huge_stretch(plan, shown, page),
+            When::OnTouchAround(npages) => self.neighbours(npages, shown, page),
+            When::AtMmap | When::OnTouch => None,
+        });
         stretch.unwrap_or(page..page.saturating_add(1))
+    }
+
+    /// The pages of this mapping and of the range of `page`, which `shown` says what it is,
+    /// in the naturally aligned stretch of `npages` around it.
+    fn neighbours(&self, npages: u64, shown: Shown<'_>, page: u64) -> Option<Range<u64>> {
+        let before = (self.page_gva(page)?.raw() / PAGE_SIZE).checked_rem(npages)?;
+        let start_of_range = page.saturating_sub(shown.page);
+        let end_of_range = page.checked_add(shown.range.npages - shown.page)?;
+        let end = page.checked_add(npages - before)?.min(end_of_range);
+        let first = page.saturating_sub(before).max(start_of_range);
+        Some(first..end.min(self.spec.npages))
     }
 
     /// The 2 MiB around `page`, which `shown` says what it is, if they can be one
@@ -225,6 +247,7 @@ mod tests {
                 window("page", 0xd100_0000, 1),
                 window("odd", 0xd100_2000, 13),
             ],
+            buffers: Vec::new(),
         }
     }
 
@@ -277,6 +300,7 @@ mod tests {
                 npages: 1024,
                 read_only: false,
             }],
+            buffers: Vec::new(),
         };
         let file = HUGE.file(&plan, 0).expect("a window");
         let mapping = Mapping {

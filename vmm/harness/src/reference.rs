@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use addr::PAGE_SIZE;
 use contract::{
-    Access, Backing, Condition, Errno, FileContract, Fork, Offset, RangeContract, Refusal, When,
+    Access, Backing, Condition, Errno, FileContract, Fork, Offset, RangeContract, Refusal, VmaFlag,
+    VmaFlags, When,
 };
 use monitor::HPET_NAME;
 use walk::MemoryType;
@@ -261,7 +262,19 @@ fn persona(name: &str, file: &str, range: RangeContract) -> FileContract {
         refusals: Vec::new(),
         copy_on_write: true,
         growth: Errno::EFAULT,
+        refuses_split: None,
+        vma: raw_frames(),
         fork: Fork::Pages,
+    }
+}
+
+/// What the kernel notes of mappings of raw frames: `remap_pfn_range` does so by itself,
+/// and who brings frames in later must.
+pub(crate) fn raw_frames() -> VmaFlags {
+    use VmaFlag::{DontDump, DontExpand, Io, MixedMap, PfnMap};
+    VmaFlags {
+        set: vec![Io, PfnMap, DontExpand, DontDump],
+        clear: vec![MixedMap],
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use addr::{Gpa, PAGE_SIZE};
 use contract::{Access, Errno, FileContract, Fork};
+use guest_kernel::KernelFacts;
 use walk::MemoryType;
 use wire::{OpenMode, Prot, Sharing};
 use witness::judge::{PageVerdict, RamContent, RamPage, judge_ram};
@@ -17,7 +18,9 @@ use crate::error::HarnessError;
 use crate::guest::Guest;
 use crate::mapping::{Mapping, MappingSpec, Presence};
 use crate::observe::Judged;
-use crate::report::MappingReport;
+use crate::promises::flags_report;
+use crate::reference::raw_frames;
+use crate::report::{MappingReport, PromiseReport};
 use crate::steps::{close, needed, open};
 use crate::tally::Tally;
 
@@ -50,9 +53,19 @@ impl RegionContract {
             refusals: Vec::new(),
             copy_on_write: false,
             growth: Errno::EFAULT,
+            refuses_split: None,
+            vma: raw_frames(),
             fork: Fork::Pages,
         }
     }
+}
+
+/// What was found of a region.
+pub(crate) struct RegionFound {
+    pub(crate) file: FileContract,
+    pub(crate) mapping: MappingReport,
+    /// The flags of its area; `None` where it could not be mapped.
+    pub(crate) flags: Option<PromiseReport>,
 }
 
 /// Checks one region from mmap to munmap.
@@ -61,9 +74,10 @@ impl RegionContract {
 /// [`HarnessError`] when that cannot be done.
 pub(crate) fn check_region(
     guest: &mut Guest,
+    facts: &KernelFacts,
     region: &RegionContract,
     tally: &mut Tally,
-) -> Result<(FileContract, MappingReport), HarnessError> {
+) -> Result<RegionFound, HarnessError> {
     let file = Arc::new(region.file());
     let spec = MappingSpec {
         file: Arc::clone(&file),
@@ -73,9 +87,11 @@ pub(crate) fn check_region(
         sharing: Sharing::Shared,
     };
     let mut course = Course::new(region.name.clone(), &spec, region.npages);
+    let mut flags = None;
     let fd = open(guest, &region.path, OpenMode::ReadWrite)?;
     match guest.map(fd, &spec)? {
         Ok(mapping) => {
+            flags = Some(flags_report(guest, facts, &mapping)?);
             let nothing = guest.witness(&mapping, &Presence::Nothing)?;
             let mut sound = course.look("before touch", nothing);
             let mut pages = Vec::new();
@@ -97,7 +113,11 @@ pub(crate) fn check_region(
         }
     }
     close(guest, fd)?;
-    Ok((FileContract::clone(&file), course.end(tally)))
+    Ok(RegionFound {
+        file: FileContract::clone(&file),
+        mapping: course.end(tally),
+        flags,
+    })
 }
 
 /// Touches every page, and judges each. Gives the pages that were shown.

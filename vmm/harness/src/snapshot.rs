@@ -42,6 +42,8 @@ impl Guest {
         self.set_mappings_made(snapshot.mappings);
         self.set_current_pid(snapshot.current_pid);
         self.held_mut().clone_from(&snapshot.held);
+        // Their pages hold what they held then.
+        self.set_buffers(self.vm().buffers());
         Ok(stats)
     }
 }

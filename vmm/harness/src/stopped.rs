@@ -15,14 +15,13 @@ impl Guest {
     pub fn request_to_device(&mut self, request: &Request) -> Result<(), HarnessError> {
         self.vm_mut().write(MESSAGE_AREA, &wire::encode(request)?)?;
         match self.vm_mut().run_to_any_doorbell()? {
-            Rang::Device => Ok(()),
-            Rang::Agent => {
-                let answer = self.read_answer()?;
-                self.set_current_pid(answer.pid);
-                Err(HarnessError::NotRung {
-                    reply: Box::new(answer.reply),
-                })
+            Rang::Device => {
+                self.note_buffers();
+                Ok(())
             }
+            Rang::Agent => Err(HarnessError::NotRung {
+                reply: Box::new(self.answered()?),
+            }),
         }
     }
 
@@ -32,8 +31,6 @@ impl Guest {
     /// As [`Guest::request`].
     pub fn resume(&mut self) -> Result<Reply, HarnessError> {
         self.vm_mut().run_to_doorbell()?;
-        let answer = self.read_answer()?;
-        self.set_current_pid(answer.pid);
-        Ok(answer.reply)
+        self.answered()
     }
 }

@@ -89,12 +89,9 @@ impl Guest {
             .collect();
         let refusals = self.store_words(mapping, &words)?;
         let mut arrived: BTreeMap<u64, Vec<DevicePage>> = BTreeMap::new();
-        let changed = self.stamps().changed_slots(self.vm().windows());
-        for (page, word) in &changed {
-            arrived.entry(*word).or_default().push(*page);
+        for (page, word) in self.take_slots(&words) {
+            arrived.entry(word).or_default().push(page);
         }
-        self.stamps()
-            .restore_slots(self.vm().windows(), changed.iter().map(|(page, _)| *page));
         Ok(words
             .iter()
             .zip(refusals)
@@ -105,14 +102,14 @@ impl Guest {
             .collect())
     }
 
-    /// The first device page to which something was stored. All pages hold what they
-    /// held before when this returns.
-    pub(crate) fn first_disturbed(&self) -> Option<DevicePage> {
-        let windows = self.vm().windows();
-        let changed = self.stamps().changed_slots(windows);
-        let pages = changed.iter().map(|(page, _)| *page);
-        self.stamps().restore_slots(windows, pages);
-        changed.first().map(|(page, _)| *page)
+    /// The first device page in whose slot one of `words` arrived, or anything else in that
+    /// of a window. All pages hold what they held before when this returns.
+    pub(crate) fn first_disturbed(&mut self, words: &[u64]) -> Option<DevicePage> {
+        let changed = self.take_slots(words);
+        let told = changed
+            .iter()
+            .find(|(page, found)| page.buffer().is_none() || words.contains(found));
+        told.map(|(page, _)| *page)
     }
 
     /// The device page that a page of the mapping should show; one that the device

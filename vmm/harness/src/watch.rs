@@ -221,10 +221,11 @@ pub fn blame(guest: &Guest, mapping: Option<&Mapping>, timeline: &Timeline) -> O
     })
 }
 
+/// The page of a window that is expected; entries of the guest's RAM are not followed.
 fn device_page(expected: &Expected) -> Option<DevicePage> {
     match expected {
-        Expected::Present { page, .. } => Some(*page),
-        Expected::Absent => None,
+        Expected::Present { page, .. } if page.buffer().is_none() => Some(*page),
+        Expected::Present { .. } | Expected::Absent => None,
     }
 }
 

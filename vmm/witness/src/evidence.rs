@@ -3,7 +3,7 @@
 mod alike;
 
 use addr::{Gpa, Gva, Hva, Pfn};
-use monitor::Vm;
+use monitor::{Buffer, Vm};
 
 use crate::contract::DevicePage;
 use crate::guest_walk::{FrozenTables, TablesError, Walked};
@@ -68,6 +68,8 @@ pub struct Evidence<'vm> {
     tables: FrozenTables<'vm>,
     pagemap: Result<Pagemap, FrameError>,
     second_level: Result<LiveTables<'vm>, String>,
+    /// The device's buffers, as it was told of them.
+    buffers: Vec<Buffer>,
 }
 
 impl<'vm> Evidence<'vm> {
@@ -82,6 +84,7 @@ impl<'vm> Evidence<'vm> {
             tables: FrozenTables::of(vm)?,
             pagemap: Pagemap::open(),
             second_level: LiveTables::of(vm).map_err(|error| chain(&error)),
+            buffers: vm.buffers(),
         })
     }
 
@@ -147,23 +150,46 @@ impl<'vm> Evidence<'vm> {
         device_page: Option<DevicePage>,
         slot_hva: Option<Hva>,
     ) -> (Option<Frame>, Option<Frame>) {
-        let ledger = device_page.and_then(|page| {
-            let window = self.vm.windows().get(page.window)?;
-            Some((window, page.page, window.ledger_hva(page.page)?))
-        });
-        match (ledger, slot_hva) {
-            (Some((window, page, ledger_hva)), Some(slot_hva)) => {
+        let device_hva = device_page.and_then(|page| Some((page, self.device_hva(page)?)));
+        match (device_hva, slot_hva) {
+            (Some((page, device_hva)), Some(slot_hva)) => {
                 let (device, slot) = host_frame::at_one_moment(
-                    || self.pfn(ledger_hva),
+                    || self.pfn(device_hva),
                     || self.pfn(slot_hva),
-                    || drop(window.read(page, 0, 1)),
+                    || self.access(page),
                 );
                 (Some(device), Some(slot))
             }
-            (ledger, slot_hva) => (
-                ledger.map(|(_, _, hva)| self.pfn(hva)),
+            (device_hva, slot_hva) => (
+                device_hva.map(|(_, hva)| self.pfn(hva)),
                 slot_hva.map(|hva| self.pfn(hva)),
             ),
+        }
+    }
+
+    /// Where the host itself has a device page: a window's by a mapping that no guest
+    /// reaches, a buffer's by the address that the device was told.
+    fn device_hva(&self, page: DevicePage) -> Option<Hva> {
+        if page.buffer().is_some() {
+            let told = self.told(page)?;
+            return memslot::find(self.vm.memslots(), told).map(|hit| hit.hva);
+        }
+        let window = self.vm.windows().get(page.window)?;
+        window.ledger_hva(page.page)
+    }
+
+    /// Where the device was told that a page of a buffer is.
+    fn told(&self, page: DevicePage) -> Option<Gpa> {
+        let buffer = self.buffers.get(page.buffer()?)?;
+        *buffer.pages.get(usize::try_from(page.page).ok()?)?
+    }
+
+    /// Loads from a device page.
+    fn access(&self, page: DevicePage) {
+        if let Some(window) = self.vm.windows().get(page.window) {
+            drop(window.read(page.page, 0, 1));
+        } else if let Some(told) = self.told(page) {
+            let _ = self.vm.read(told, &mut [0]);
         }
     }
 

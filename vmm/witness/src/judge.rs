@@ -147,7 +147,10 @@ impl<'a> Judge<'a> {
         let Some(gpa) = self.plan.gpa(page) else {
             let unmet = Disagreement {
                 expected: self.plan.name(page),
-                found: "the device has no such page".into(),
+                found: match page.buffer() {
+                    Some(_) => "the driver has told the device of no such page".into(),
+                    None => "the device has no such page".into(),
+                },
             };
             return (self.fail(Link::Contract, unmet), unwitnessed);
         };
@@ -186,6 +189,9 @@ impl<'a> Judge<'a> {
     }
 
     fn memslot(&self, wanted: &Wanted) -> Held {
+        if wanted.page.buffer().is_some() {
+            return self.ram_slot();
+        }
         let DevicePage { window, page } = wanted.page;
         // What the contract lets the guest store must find a slot that takes it; a
         // window that is to be read-only must be so below the guest's tables too.

@@ -115,15 +115,18 @@ impl Stamps {
                 page,
             };
             let first = self.registers_len_bytes(page);
-            let mut bytes = [0; PAGE_LEN];
-            for (word, bytes) in (0..).zip(bytes.as_chunks_mut::<8>().0) {
-                *bytes = self.word(page, word * 8).to_le_bytes();
-            }
-            let stamp = usize::try_from(first).ok();
-            let stamp = stamp.and_then(|first| bytes.get(first..)).unwrap_or(&[]);
             // The page is of this window, so the write is within it.
-            let _ = window.write(page.page, first, stamp);
+            let _ = window.write(page.page, first, &self.content(page, first));
         }
+    }
+
+    /// What a device page holds from byte `first` on, before the guest stores to it.
+    pub fn content(&self, page: DevicePage, first: u64) -> Vec<u8> {
+        let mut bytes = vec![0; PAGE_LEN];
+        for (word, bytes) in (0..).zip(bytes.as_chunks_mut::<8>().0) {
+            *bytes = self.word(page, word * 8).to_le_bytes();
+        }
+        bytes.split_off(usize::try_from(first).map_or(PAGE_LEN, |first| first.min(PAGE_LEN)))
     }
 
     /// Whether all pages hold just what [`Stamps::fill`] put there.

@@ -2,17 +2,51 @@
 
 use std::collections::BTreeSet;
 
+use ::toml::Spanned;
 use addr::PAGE_SIZE;
 
 use super::resolve::{MAX_LIST, MAX_TEXT, Resolver};
 use super::schema::{Document, File, Range};
 use crate::access::Access;
-use crate::device::{DeviceSpec, WindowSpec};
+use crate::device::{BufferSpec, DeviceSpec, WindowSpec};
 use crate::file::{Backing, FileContract, Offset, RangeContract, When};
 use crate::rules::{Condition, Refusal};
+use crate::vma::VmaFlags;
 
 /// Pages of the largest offset that mmap(2) takes.
 const END_OF_OFFSETS: u64 = u64::MAX / PAGE_SIZE;
+
+/// Most pages that a touch brings in together (a whole table of them).
+const MAX_AROUND_NPAGES: u64 = 512;
+
+/// What a range may show.
+#[derive(Clone, Debug)]
+struct Memory {
+    kind: &'static str,
+    name: String,
+    npages: u64,
+    read_only: bool,
+}
+
+fn windows(device: &DeviceSpec) -> Vec<Memory> {
+    let window = |window: &WindowSpec| Memory {
+        kind: "window",
+        name: window.name.clone(),
+        npages: window.npages,
+        read_only: window.read_only,
+    };
+    device.windows.iter().map(window).collect()
+}
+
+fn buffers(device: &DeviceSpec) -> Vec<Memory> {
+    let buffer = |buffer: &BufferSpec| Memory {
+        kind: "buffer",
+        name: buffer.name.clone(),
+        npages: u64::from(buffer.npages),
+        read_only: false,
+    };
+    device.buffers.iter().map(buffer).collect()
+}
 
 impl Resolver {
     pub(super) fn files(&mut self, document: &Document, device: &DeviceSpec) -> Vec<FileContract> {
@@ -72,38 +106,42 @@ impl Resolver {
             copy_on_write: file.private.is_some(),
             refuses_writers: file.refuses_writers,
             growth: file.growth,
+            refuses_split: file.refuses_split,
+            vma: self.vma(file.vma.as_ref()),
             fork: file.fork,
         };
         self.answers(file, &file_contract);
         file_contract
     }
 
-    fn range(&mut self, range: &Range, device: &DeviceSpec) -> RangeContract {
-        let name = range.window.get_ref();
-        let window = device.windows.iter().find(|window| window.name == *name);
-        if window.is_none() {
-            let known: Vec<String> = device
-                .windows
-                .iter()
-                .map(|window| format!("{:?}", window.name))
-                .collect();
+    fn vma(&mut self, vma: Option<&Spanned<VmaFlags>>) -> VmaFlags {
+        let Some(vma) = vma else {
+            return VmaFlags::default();
+        };
+        let VmaFlags { set, clear } = vma.get_ref();
+        if let Some(flag) = set.iter().find(|flag| clear.contains(flag)) {
             self.problem(
-                &range.window,
-                format!("the device has no window {name:?}"),
-                format!("write one that is described: {}", known.join(", ")),
+                vma,
+                format!("{} is both set and clear", flag.name()),
+                "write each flag in one of the two lists",
             );
         }
+        vma.get_ref().clone()
+    }
+
+    fn range(&mut self, range: &Range, device: &DeviceSpec) -> RangeContract {
+        let memory = self.memory(range, device);
         let first_page = *range.first_page.get_ref();
-        let window_npages = window.map_or(u64::MAX, |window| window.npages);
-        let rest = window_npages.saturating_sub(first_page);
+        let most_npages = memory.as_ref().map_or(u64::MAX, |memory| memory.npages);
+        let rest = most_npages.saturating_sub(first_page);
         let npages = range.pages.as_ref().map_or(rest, |pages| *pages.get_ref());
-        if window.is_some() && (npages == 0 || npages > rest) {
+        if let Some(Memory { kind, name, .. }) = &memory
+            && (npages == 0 || npages > rest)
+        {
             self.problem(
                 range.pages.as_ref().unwrap_or(&range.first_page),
                 format!("{npages} pages from page {first_page} of {name:?} on"),
-                format!(
-                    "the window has {window_npages}; leave `pages` out to mean all that follow"
-                ),
+                format!("the {kind} has {most_npages}; leave `pages` out to mean all that follow"),
             );
         }
         let offset = range.offset.get_ref().0;
@@ -111,7 +149,7 @@ impl Resolver {
             && first
                 .checked_add(npages)
                 .is_none_or(|end| end > END_OF_OFFSETS)
-            && window.is_some()
+            && memory.is_some()
         {
             self.problem(
                 &range.offset,
@@ -119,21 +157,67 @@ impl Resolver {
                 "write the page of the file (not the byte) at which the range begins",
             );
         }
+        let name =
+            |name: &Option<Spanned<String>>| name.as_ref().map(|name| name.get_ref().clone());
+        let backing = match name(&range.buffer) {
+            Some(name) => Backing::Buffer { name, first_page },
+            None => Backing::Window {
+                name: name(&range.window).unwrap_or_default(),
+                first_page,
+            },
+        };
         RangeContract {
             offset,
             npages,
-            backing: Backing::Window {
-                name: name.clone(),
-                first_page,
-            },
-            access: self.access(range, window),
+            backing,
+            access: self.access(range, memory.is_some_and(|memory| memory.read_only)),
             memory_type: range.memory_type.0,
-            present: range.present,
+            present: self.present(range),
         }
     }
 
-    fn access(&mut self, range: &Range, window: Option<&WindowSpec>) -> Access {
-        let read_only = window.is_some_and(|window| window.read_only);
+    /// The window or buffer that a range shows.
+    fn memory(&mut self, range: &Range, device: &DeviceSpec) -> Option<Memory> {
+        let (kind, wanted, all) = match (&range.window, &range.buffer) {
+            (Some(name), None) => ("window", name, windows(device)),
+            (None, Some(name)) => ("buffer", name, buffers(device)),
+            (both, _) => {
+                self.problem_at(
+                    both.as_ref().map_or(range.present.span(), Spanned::span),
+                    "a range shows a window or a buffer",
+                    "write one of the two: window = \"...\" or buffer = \"...\"",
+                );
+                return None;
+            }
+        };
+        let name = wanted.get_ref();
+        let found = all.iter().find(|memory| memory.name == *name).cloned();
+        if found.is_none() {
+            let known: Vec<String> = all.iter().map(|one| format!("{:?}", one.name)).collect();
+            let help = match known.is_empty() {
+                true => format!("describe one first, as a [[device.{kind}]]"),
+                false => format!("write one that is described: {}", known.join(", ")),
+            };
+            self.problem(wanted, format!("the device has no {kind} {name:?}"), help);
+        }
+        found
+    }
+
+    fn present(&mut self, range: &Range) -> When {
+        let present = *range.present.get_ref();
+        if let When::OnTouchAround(npages) = present
+            && !(npages.is_power_of_two() && npages <= MAX_AROUND_NPAGES)
+        {
+            self.problem(
+                &range.present,
+                format!("a neighbourhood of {npages} pages"),
+                format!("write a power of two up to {MAX_AROUND_NPAGES}"),
+            );
+        }
+        present
+    }
+
+    fn access(&mut self, range: &Range, read_only: bool) -> Access {
         let most = if read_only {
             Access::READ
         } else {

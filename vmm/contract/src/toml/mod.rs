@@ -72,4 +72,6 @@ impl Contract {
 }
 
 #[cfg(test)]
+mod memory_tests;
+#[cfg(test)]
 mod tests;

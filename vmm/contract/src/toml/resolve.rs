@@ -1,16 +1,20 @@
 //! What of a contract's text fits together.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use ::toml::Spanned;
 use addr::PAGE_SIZE;
 
 use super::problem::Problem;
 use super::schema::{Device, Document, Window};
-use crate::device::{Contract, DeviceSpec, RegisterSpec, WindowSpec};
+use crate::device::{BufferSpec, Contract, DeviceSpec, RegisterSpec, WindowSpec};
 
 /// Most windows of a device.
 const MAX_WINDOWS: usize = wire::regs::MAX_WINDOWS as usize;
+/// Most buffers of a device, and most pages of one.
+const MAX_BUFFERS: usize = wire::regs::MAX_BUFFERS as usize;
+const MAX_BUFFER_NPAGES: u32 = wire::regs::MAX_BUFFER_NPAGES;
 /// Most pages of all windows together: each costs the host two of its own.
 const MAX_NPAGES: u64 = wire::MAX_WORDS as u64;
 /// Most pages of a window's alignment: 1 GiB of them would leave no room for another.
@@ -51,7 +55,16 @@ impl Resolver {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        self.problems.push(Problem::new(at.span(), message, help));
+        self.problem_at(at.span(), message, help);
+    }
+
+    pub(super) fn problem_at(
+        &mut self,
+        span: Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.problems.push(Problem::new(span, message, help));
     }
 
     fn device(&mut self, spanned: &Spanned<Device>) -> DeviceSpec {
@@ -84,11 +97,52 @@ impl Resolver {
         for window in device.windows.iter().take(MAX_WINDOWS) {
             windows.push(self.window(window, &mut names, &mut npages));
         }
+        let buffers = self.buffers(device, &mut names);
         DeviceSpec {
             acpi_id: id.clone(),
             registers: device.registers.as_ref().map(|list| self.registers(list)),
             windows,
+            buffers,
         }
+    }
+
+    fn buffers<'w>(
+        &mut self,
+        device: &'w Device,
+        names: &mut BTreeSet<&'w str>,
+    ) -> Vec<BufferSpec> {
+        if let (Some(buffer), true) = (device.buffers.first(), device.registers.is_some()) {
+            self.problem(
+                &buffer.name,
+                "a device with buffers has registers of its own",
+                "leave `registers` out: its page of registers is the one of \
+                 vmm/wire/src/regs.rs, whose buffer\ntable the driver tells its pages",
+            );
+        }
+        if let Some(buffer) = device.buffers.get(MAX_BUFFERS) {
+            self.problem(
+                &buffer.name,
+                format!("the device has {} buffers", device.buffers.len()),
+                format!("describe up to {MAX_BUFFERS}"),
+            );
+        }
+        let mut buffers = Vec::new();
+        for buffer in device.buffers.iter().take(MAX_BUFFERS) {
+            self.name(&buffer.name, names);
+            let npages = *buffer.pages.get_ref();
+            if npages == 0 || npages > MAX_BUFFER_NPAGES {
+                self.problem(
+                    &buffer.pages,
+                    format!("{npages} pages"),
+                    format!("write 1 to {MAX_BUFFER_NPAGES}"),
+                );
+            }
+            buffers.push(BufferSpec {
+                name: buffer.name.get_ref().clone(),
+                npages,
+            });
+        }
+        buffers
     }
 
     fn window<'w>(

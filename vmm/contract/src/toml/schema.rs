@@ -12,6 +12,7 @@ use crate::device::RegisterSpec;
 use crate::errno::Errno;
 use crate::file::{Fork, Offset, When};
 use crate::rules::{Condition, Refusal};
+use crate::vma::VmaFlags;
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -32,6 +33,16 @@ pub(super) struct Device {
     pub(super) registers: Option<Vec<Spanned<RegisterSpec>>>,
     #[serde(default, rename = "window")]
     pub(super) windows: Vec<Window>,
+    #[serde(default, rename = "buffer")]
+    pub(super) buffers: Vec<Buffer>,
+}
+
+/// `[[device.buffer]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Buffer {
+    pub(super) name: Spanned<String>,
+    pub(super) pages: Spanned<u32>,
 }
 
 /// `[[device.window]]`.
@@ -65,6 +76,8 @@ pub(super) struct File {
     pub(super) refuses_writers: Option<Errno>,
     #[serde(default = "not_expandable")]
     pub(super) growth: Errno,
+    pub(super) refuses_split: Option<Errno>,
+    pub(super) vma: Option<Spanned<VmaFlags>>,
     #[serde(default = "copied")]
     pub(super) fork: Fork,
     #[serde(default, rename = "range")]
@@ -99,12 +112,13 @@ pub(super) struct Range {
     #[serde(default = "from_the_start")]
     pub(super) offset: Spanned<Start>,
     pub(super) pages: Option<Spanned<u64>>,
-    pub(super) window: Spanned<String>,
+    pub(super) window: Option<Spanned<String>>,
+    pub(super) buffer: Option<Spanned<String>>,
     #[serde(default = "first")]
     pub(super) first_page: Spanned<u64>,
     pub(super) access: Option<Spanned<Rights>>,
     pub(super) memory_type: Type,
-    pub(super) present: When,
+    pub(super) present: Spanned<When>,
 }
 
 /// Rights such as `rw`.

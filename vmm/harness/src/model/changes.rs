@@ -1,15 +1,19 @@
 //! The system calls that change an address space, as Linux carries them out on areas
-//! of raw frames (`VM_PFNMAP`) and on addresses that are only taken.
+//! of raw frames (`VM_PFNMAP`), of a driver's RAM (`VM_MIXEDMAP`), and on addresses that
+//! are only taken.
 //!
 //! What is done before a call fails stays done, here as there.
 
 use std::ops::Range;
 
 use addr::{Gva, PAGE_SIZE};
-use contract::When;
 use wire::{Advice, Prot, Sharing};
 
+use super::Device;
+use super::fault::Touch;
 use super::space::{Area, Errno, Shows, Space};
+
+const PAGE_LEN: usize = 4096;
 
 /// Arguments of mremap(2).
 #[derive(Clone, Debug)]
@@ -24,23 +28,10 @@ pub(super) struct Remapping {
     pub(super) fixed: Option<u64>,
 }
 
-/// What a load or store runs into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Touch {
-    /// The page with this number in its area, which has an entry now.
-    Page(u64),
-    /// No area.
-    Nothing,
-    /// An area that does not allow it.
-    Denied,
-    /// A page that the file does not give.
-    NoPage,
-}
-
 impl Space {
     /// munmap(2).
-    pub(super) fn unmap(&mut self, range: &Range<u64>) {
-        self.take(range);
+    pub(super) fn unmap(&mut self, range: &Range<u64>) -> Result<(), Errno> {
+        self.take(range).map(drop)
     }
 
     /// mprotect(2), `do_mprotect_pkey` of mm/mprotect.c: from area to area, up to the
@@ -57,7 +48,7 @@ impl Space {
             let end = (start.raw() + area.npages * PAGE_SIZE).min(range.end);
             // An area that has these rights already is not split.
             if area.prot != prot {
-                self.change(&(next..end), |area| area.prot = prot);
+                self.change(&(next..end), |area| area.prot = prot)?;
             }
             next = end;
         }
@@ -66,12 +57,17 @@ impl Space {
 
     /// madvise(2), `madvise_walk_vmas` of mm/madvise.c: from area to area, over holes,
     /// which are told at the end, up to the first that refuses.
-    pub(super) fn advise(&mut self, range: &Range<u64>, advice: Advice) -> Result<(), Errno> {
+    pub(super) fn advise(
+        &mut self,
+        device: &Device,
+        range: &Range<u64>,
+        advice: Advice,
+    ) -> Result<(), Errno> {
         if range.is_empty() {
             return Ok(());
         }
         if matches!(advice, Advice::PopulateRead | Advice::PopulateWrite) {
-            return self.populate(range.start);
+            return self.populate(device, range, advice == Advice::PopulateWrite);
         }
         let mut result = Ok(());
         let mut next = range.start;
@@ -101,25 +97,57 @@ impl Space {
         let inherited = match advice {
             // VM_SPECIAL may be kept from children for good only.
             Advice::DoFork if is_special => return Err(libc::EINVAL),
-            // Raw frames are never dropped (madvise_dontneed_free_valid_vma).
-            Advice::DontNeed if is_special => return Err(libc::EINVAL),
+            Advice::DontNeed => return self.drop_entries(piece),
             Advice::DoFork => true,
             Advice::DontFork => false,
-            Advice::DontNeed | Advice::PopulateRead | Advice::PopulateWrite => return Ok(()),
+            Advice::PopulateRead | Advice::PopulateWrite => return Ok(()),
         };
         if area.inherited != inherited {
-            self.change(piece, |area| area.inherited = inherited);
+            self.change(piece, |area| area.inherited = inherited)?;
         }
         Ok(())
     }
 
-    /// Neither raw frames nor addresses without rights can be populated
-    /// (`check_vma_flags` of mm/gup.c; `__get_user_pages` makes it EINVAL).
-    fn populate(&self, at: u64) -> Result<(), Errno> {
-        match self.area_at(Gva::new(at)) {
-            Some(_) => Err(libc::EINVAL),
-            None => Err(libc::ENOMEM),
+    /// Raw frames are never dropped (`madvise_dontneed_free_valid_vma`); an entry for RAM
+    /// is, within an area that stays as it is.
+    fn drop_entries(&mut self, piece: &Range<u64>) -> Result<(), Errno> {
+        for gva in piece.clone().step_by(PAGE_LEN) {
+            let Some((area, page)) = self.page_mut(Gva::new(gva)) else {
+                continue;
+            };
+            match &mut area.shows {
+                Shows::Nothing => {}
+                Shows::File(pages) if pages.is_ram() => pages.set(page, false),
+                Shows::File(_) => return Err(libc::EINVAL),
+            }
         }
+        Ok(())
+    }
+
+    /// Neither raw frames nor addresses without the right can be populated
+    /// (`check_vma_flags` of mm/gup.c; `__get_user_pages` makes it EINVAL). RAM comes in by
+    /// a fault for each page; one that is refused ends it (`madvise_populate`).
+    fn populate(
+        &mut self,
+        device: &Device,
+        range: &Range<u64>,
+        is_store: bool,
+    ) -> Result<(), Errno> {
+        for gva in range.clone().step_by(PAGE_LEN).map(Gva::new) {
+            let (_, area) = self.area_at(gva).ok_or(libc::ENOMEM)?;
+            let is_ram = matches!(&area.shows, Shows::File(pages) if pages.is_ram());
+            if !is_ram {
+                return Err(libc::EINVAL);
+            }
+            match self.touch(device, gva, is_store) {
+                Touch::Page(_) => {}
+                Touch::Denied => return Err(libc::EINVAL),
+                Touch::NoPage => return Err(libc::EFAULT),
+                // None of a file whose pages are RAM.
+                Touch::Nothing | Touch::Unclear => return Err(libc::ENOMEM),
+            }
+        }
+        Ok(())
     }
 
     /// mremap(2), `do_mremap` of mm/mremap.c. Gives the new address.
@@ -146,12 +174,12 @@ impl Space {
         // Only a shrinking one, or one that stays as it is, comes to here.
         let kept = old.start..old.start + new_len_bytes;
         let Some(target) = call.fixed else {
-            self.unmap(&(kept.end..old.end.max(kept.end)));
+            self.unmap(&(kept.end..old.end.max(kept.end)))?;
             return Ok(Gva::new(old.start));
         };
-        self.unmap(&(target..target + new_len_bytes));
-        self.unmap(&(kept.end..old.end));
-        self.shift(&kept, target);
+        self.unmap(&(target..target + new_len_bytes))?;
+        self.unmap(&(kept.end..old.end))?;
+        self.shift(&kept, target)?;
         Ok(Gva::new(target))
     }
 
@@ -200,55 +228,31 @@ impl Space {
         }
         for piece in pieces {
             let to = target + (piece.start - old.start);
-            self.unmap(&(to..to + (piece.end - piece.start)));
-            self.shift(&piece, to);
+            self.unmap(&(to..to + (piece.end - piece.start)))?;
+            self.shift(&piece, to)?;
         }
         Ok(Gva::new(target))
     }
 
     /// Moves what is in `from`, with its entries (`move_page_tables`), to where nothing
     /// is.
-    fn shift(&mut self, from: &Range<u64>, to: u64) {
-        for (start, area) in self.take(from) {
+    fn shift(&mut self, from: &Range<u64>, to: u64) -> Result<(), Errno> {
+        for (start, mut area) in self.take(from)? {
+            if let Shows::File(pages) = &mut area.shows {
+                pages.move_by(to.abs_diff(from.start));
+            }
             self.insert(Gva::new(to + (start - from.start)), area);
         }
+        Ok(())
     }
 
-    fn change(&mut self, range: &Range<u64>, change: impl Fn(&mut Area)) {
-        for start in self.split(range) {
+    fn change(&mut self, range: &Range<u64>, change: impl Fn(&mut Area)) -> Result<(), Errno> {
+        for start in self.split(range)? {
             if let Some(area) = self.area_mut(start) {
                 change(area);
             }
         }
-    }
-
-    /// A load or store: `do_user_addr_fault` of arch/x86/mm/fault.c where there is no
-    /// entry, then `do_fault` of mm/memory.c. Of a file that `is_revoked` no page comes in.
-    pub(super) fn touch(&mut self, gva: Gva, is_store: bool, is_revoked: bool) -> Touch {
-        let Some((area, page)) = self.page_mut(gva) else {
-            return Touch::Nothing;
-        };
-        // x86 has no page that may be stored to or run but not loaded from.
-        let allowed = if is_store {
-            area.prot.write
-        } else {
-            area.is_reachable()
-        };
-        let Shows::File(pages) = &mut area.shows else {
-            return Touch::Denied;
-        };
-        let index = usize::try_from(page).unwrap_or(usize::MAX);
-        let Some(entry) = pages.entries.get_mut(index).filter(|_| allowed) else {
-            return Touch::Denied;
-        };
-        let shown = pages.file.shown(pages.first_page, page);
-        let is_given = shown.is_some_and(|shown| shown.range.present != When::AtMmap);
-        *entry |= is_given && !is_revoked;
-        if *entry {
-            Touch::Page(page)
-        } else {
-            Touch::NoPage
-        }
+        Ok(())
     }
 }
 

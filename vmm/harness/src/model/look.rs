@@ -268,6 +268,7 @@ fn mapped(space: &Space) -> Vec<Mapping> {
         };
         for run in runs(&pages.entries) {
             let mut mapping = whole(gva, area, pages);
+            mapping.spec.file = pages.file_from(run.start);
             mapping.spec.first_page += run.start;
             mapping.spec.npages = run.end - run.start;
             // Within the area, which does not wrap.

@@ -12,9 +12,12 @@
 //!     +------ predict --> Wanted == apply --> Model --witness--> every page, every process
 //! ```
 
+mod access;
 mod advance;
 mod changes;
+mod fault;
 mod look;
+mod make;
 mod operation;
 mod outcome;
 mod perform;
@@ -42,12 +45,19 @@ pub use space::{Area, Pages, Shows, Space};
 #[derive(Clone, Debug)]
 pub struct Model {
     files: Vec<Arc<FileContract>>,
-    plan: Plan,
+    device: Device,
     processes: BTreeMap<Process, State>,
     anchors: BTreeMap<Anchor, Gva>,
     /// Addresses that the guest gave at some time. Nothing but what the model knows
     /// is mapped there in any process: the agent maps nothing of its own.
     known: Vec<Range<u64>>,
+}
+
+/// What is behind the files.
+#[derive(Clone, Debug)]
+struct Device {
+    /// Where its memory lies.
+    plan: Plan,
     /// Windows that the driver has taken away from its mappings, by their numbers.
     revoked: BTreeSet<usize>,
 }
@@ -118,11 +128,13 @@ impl Model {
         };
         Self {
             files,
-            plan,
+            device: Device {
+                plan,
+                revoked: BTreeSet::new(),
+            },
             processes: BTreeMap::from([(Process::FIRST, first)]),
             anchors: BTreeMap::new(),
             known: Vec::new(),
-            revoked: BTreeSet::new(),
         }
     }
 

@@ -98,7 +98,7 @@ impl fmt::Display for Wanted {
             Self::Free { npages } => write!(f, "{npages} free pages"),
             Self::Child => f.write_str("a child"),
             Self::Ended(status) => write!(f, "an end with wait status {status:#x}"),
-            Self::Reaches(page) => write!(f, "page {} of window {}", page.page, page.window),
+            Self::Reaches(page) => page.fmt(f),
             Self::Errno(errno) => Refusal::Errno(*errno).fmt(f),
             Self::Signal { number, code, page } => Refusal::Signal(Signal {
                 number: *number,
@@ -122,7 +122,7 @@ impl fmt::Display for Came {
             Self::Reached(pages) => {
                 let mut between = "";
                 for page in pages {
-                    write!(f, "{between}page {} of window {}", page.page, page.window)?;
+                    write!(f, "{between}{page}")?;
                     between = ", ";
                 }
                 Ok(())

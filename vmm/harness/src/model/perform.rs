@@ -197,10 +197,8 @@ impl Guest {
     }
 
     /// The pages that hold `word`. All hold what they held before when this returns.
-    fn reached_by_store(&self, word: u64) -> Came {
-        let changed = self.stamps().changed_slots(self.vm().windows());
-        self.stamps()
-            .restore_slots(self.vm().windows(), changed.iter().map(|(page, _)| *page));
+    fn reached_by_store(&mut self, word: u64) -> Came {
+        let changed = self.take_slots(&[word]);
         let arrived = changed.into_iter().filter(|(_, found)| *found == word);
         Came::Reached(arrived.map(|(page, _)| page).collect())
     }

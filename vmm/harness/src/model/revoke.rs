@@ -2,7 +2,7 @@
 
 use contract::{Backing, FileContract};
 
-use super::{Meaningless, Model, Shows, Wanted, nothing};
+use super::{Device, Meaningless, Model, Shows, Wanted, nothing};
 
 impl Model {
     /// Every page of the window is gone from every process (`unmap_mapping_range` of
@@ -14,38 +14,41 @@ impl Model {
                 if let Shows::File(pages) = &mut area.shows
                     && shows_window(&pages.file, &name)
                 {
-                    pages.entries.fill(false);
+                    pages.clear();
                 }
             }
         }
-        self.revoked.insert(window);
+        self.device.revoked.insert(window);
         Ok(Wanted::Done)
     }
 
     /// Pages come back when they are touched, where that brings any in.
     pub(super) fn restore(&mut self, window: usize) -> Result<Wanted, Meaningless> {
         self.window_name(window)?;
-        self.revoked.remove(&window);
+        self.device.revoked.remove(&window);
         Ok(Wanted::Done)
     }
 
-    /// Whether the window that a file shows is revoked.
-    pub(super) fn is_revoked(&self, file: &FileContract) -> bool {
-        let windows = &self.plan.windows;
-        let names = self.revoked.iter().filter_map(|at| windows.get(*at));
-        names.into_iter().any(|one| shows_window(file, &one.name))
-    }
-
     fn window_name(&self, window: usize) -> Result<String, Meaningless> {
-        let found = self.plan.windows.get(window);
+        let found = self.device.plan.windows.get(window);
         found
             .map(|one| one.name.clone())
             .ok_or_else(|| nothing(format!("window {window}")))
     }
 }
 
+impl Device {
+    /// Whether a window that a file shows is revoked.
+    pub(super) fn is_revoked(&self, file: &FileContract) -> bool {
+        let windows = &self.plan.windows;
+        let mut names = self.revoked.iter().filter_map(|at| windows.get(*at));
+        names.any(|one| shows_window(file, &one.name))
+    }
+}
+
 fn shows_window(file: &FileContract, window: &str) -> bool {
     file.ranges.iter().any(|range| match &range.backing {
         Backing::Window { name, .. } => name == window,
+        Backing::Buffer { .. } => false,
     })
 }

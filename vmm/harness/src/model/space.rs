@@ -2,15 +2,15 @@
 //! are mapped.
 //!
 //! An area is what the kernel calls a vma. Areas of device files are never joined
-//! again once they are split: `VM_IO`, `VM_PFNMAP` and `VM_DONTEXPAND` forbid it
+//! again once they are split: `VM_IO`, `VM_PFNMAP`, `VM_MIXEDMAP` and `VM_DONTEXPAND` forbid it
 //! (`vma_merge_new_range` and `vma_merge_existing_range` of mm/vma.c).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 use addr::{Gva, PAGE_SIZE};
-use contract::{FileContract, Fork};
+use contract::{Backing, FileContract, Fork, RangeContract};
 use wire::{Prot, Sharing};
 
 use crate::mapping::MappingSpec;
@@ -61,7 +61,15 @@ pub struct Pages {
     /// For each page, whether it has an entry in the page tables. One without any
     /// right keeps its entry, but the processor takes it for absent.
     pub entries: Vec<bool>,
+    /// First pages of stretches of 2 MiB that have one entry together.
+    pub huge: BTreeSet<u64>,
+    /// Whether the pages were moved to where they are. There may be page tables then, with
+    /// or without entries, where else there would be none before the first touch.
+    pub moved: bool,
 }
+
+/// Pages of an entry of 2 MiB.
+pub(super) const HUGE_NPAGES: u64 = 512;
 
 impl Area {
     fn end(&self, start: u64) -> u64 {
@@ -72,14 +80,7 @@ impl Area {
     fn split_off(&mut self, at: u64) -> Self {
         let shows = match &mut self.shows {
             Shows::Nothing => Shows::Nothing,
-            Shows::File(pages) => Shows::File(Pages {
-                file: Arc::clone(&pages.file),
-                first_page: pages.first_page + at,
-                sharing: pages.sharing,
-                entries: pages
-                    .entries
-                    .split_off(usize::try_from(at).unwrap_or(usize::MAX)),
-            }),
+            Shows::File(pages) => Shows::File(pages.split_off(at)),
         };
         let rest = Self {
             npages: self.npages - at,
@@ -97,6 +98,78 @@ impl Area {
 }
 
 impl Pages {
+    /// Takes the pages from `at` on away. A huge entry across the border goes as a whole:
+    /// nothing is put in its place (`__split_huge_pmd_locked` of mm/huge_memory.c).
+    fn split_off(&mut self, at: u64) -> Self {
+        let across = self.huge.range(..at).next_back().copied();
+        if let Some(first) = across.filter(|first| at < first + HUGE_NPAGES) {
+            self.drop_huge(first);
+        }
+        let huge = self.huge.split_off(&at);
+        Self {
+            file: self.file_from(at),
+            first_page: self.first_page + at,
+            sharing: self.sharing,
+            entries: self
+                .entries
+                .split_off(usize::try_from(at).unwrap_or(usize::MAX)),
+            huge: huge.into_iter().map(|first| first - at).collect(),
+            moved: self.moved,
+        }
+    }
+
+    /// Removes a huge entry.
+    fn drop_huge(&mut self, first: u64) {
+        self.huge.remove(&first);
+        (first..first + HUGE_NPAGES).for_each(|page| self.set(page, false));
+    }
+
+    /// Takes note that the pages are `distance_bytes` away from where they were. Only an
+    /// aligned huge entry moves as such, and else goes (`move_page_tables` of mm/mremap.c).
+    pub(super) fn move_by(&mut self, distance_bytes: u64) {
+        self.moved = true;
+        if !distance_bytes.is_multiple_of(HUGE_NPAGES * PAGE_SIZE) {
+            let all: Vec<u64> = self.huge.iter().copied().collect();
+            all.into_iter().for_each(|first| self.drop_huge(first));
+        }
+    }
+
+    /// Removes all entries.
+    pub(super) fn clear(&mut self) {
+        self.entries.fill(false);
+        self.huge.clear();
+    }
+
+    /// What the file promises of the pages from `at` on.
+    pub(super) fn file_from(&self, at: u64) -> Arc<FileContract> {
+        if self.file.ignores_offsets() {
+            Arc::new(self.file.from_page_of_mapping(at))
+        } else {
+            Arc::clone(&self.file)
+        }
+    }
+
+    /// Whether this page has an entry.
+    pub(super) fn has(&self, page: u64) -> bool {
+        let index = usize::try_from(page).unwrap_or(usize::MAX);
+        self.entries.get(index).copied().unwrap_or(false)
+    }
+
+    /// Notes whether this page has an entry.
+    pub(super) fn set(&mut self, page: u64, is_there: bool) {
+        let index = usize::try_from(page).unwrap_or(usize::MAX);
+        if let Some(entry) = self.entries.get_mut(index) {
+            *entry = is_there;
+        }
+    }
+
+    /// Whether its pages are RAM, which the kernel lets others reach and drops like any
+    /// (`VM_MIXEDMAP`); the frames of windows are raw (`VM_PFNMAP`).
+    pub(super) fn is_ram(&self) -> bool {
+        let of_buffer = |range: &RangeContract| matches!(range.backing, Backing::Buffer { .. });
+        self.file.ranges.iter().any(of_buffer)
+    }
+
     /// The mapping, as if it had been asked for as it is now.
     pub fn spec(&self, area: &Area) -> MappingSpec {
         MappingSpec {
@@ -147,30 +220,37 @@ impl Space {
     }
 
     /// Removes everything in the range, and gives it.
-    pub(super) fn take(&mut self, range: &Range<u64>) -> Vec<(u64, Area)> {
-        let starts = self.split(range);
-        starts
-            .into_iter()
-            .filter_map(|start| Some((start, self.areas.remove(&start)?)))
-            .collect()
+    pub(super) fn take(&mut self, range: &Range<u64>) -> Result<Vec<(u64, Area)>, Errno> {
+        let starts = self.split(range)?;
+        let removed = |start| Some((start, self.areas.remove(&start)?));
+        Ok(starts.into_iter().filter_map(removed).collect())
     }
 
-    /// Splits areas at both ends of the range, and gives the starts of those in it.
-    pub(super) fn split(&mut self, range: &Range<u64>) -> Vec<u64> {
-        self.split_at(range.start);
-        self.split_at(range.end);
-        let starts = self.areas.range(range.start..range.end);
-        starts.map(|(start, _)| *start).collect()
+    /// Splits areas at both ends of the range, and gives the starts of those in it. One
+    /// that is split at the start stays so when another refuses to be at the end
+    /// (`vms_gather_munmap_vmas` of mm/vma.c).
+    pub(super) fn split(&mut self, range: &Range<u64>) -> Result<Vec<u64>, Errno> {
+        self.split_at(range.start)?;
+        self.split_at(range.end)?;
+        let starts = self.areas.range(range.start..range.end.max(range.start));
+        Ok(starts.map(|(start, _)| *start).collect())
     }
 
-    fn split_at(&mut self, at: u64) {
+    /// `__split_vma` of mm/vma.c, which asks `vm_ops->may_split`.
+    fn split_at(&mut self, at: u64) -> Result<(), Errno> {
         let found = self.areas.range_mut(..at).next_back();
         if let Some((start, area)) = found
             && at < area.end(*start)
         {
+            if let Shows::File(pages) = &area.shows
+                && let Some(errno) = pages.file.refuses_split
+            {
+                return Err(errno.raw());
+            }
             let rest = area.split_off((at - start) / PAGE_SIZE);
             self.areas.insert(at, rest);
         }
+        Ok(())
     }
 
     /// Areas that have a byte of the range, as a range of addresses each.
@@ -203,7 +283,7 @@ impl Space {
             if let Shows::File(pages) = &mut area.shows {
                 match pages.file.fork {
                     Fork::Pages => {}
-                    Fork::OnTouch => pages.entries.fill(false),
+                    Fork::OnTouch => pages.clear(),
                     Fork::Nothing => return None,
                 }
             }

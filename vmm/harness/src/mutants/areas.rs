@@ -3,59 +3,42 @@
 use addr::{Gva, PAGE_SIZE};
 use guest_kernel::KernelFacts;
 
-use super::files::{BASE, OTHERS, READ_ONLY, WINDOW};
+use super::buffers;
+use super::files::{self, BASE, OTHERS, READ_ONLY, WINDOW};
 use super::trials::{in_use, mapped, spec, unmapped};
 use super::{Caught, Trial};
 use crate::error::HarnessError;
 use crate::guest::Guest;
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, MappingSpec};
+use crate::promises::{FLAGS, unmet_flags};
 use crate::steps::needed;
-
-/// Flags that every mapping of device memory has.
-const SET: [&str; 4] = ["IO", "PFNMAP", "DONTEXPAND", "DONTDUMP"];
-/// Flags that none has.
-const CLEAR: [&str; 3] = ["MIXEDMAP", "DONTCOPY", "MAYEXEC"];
 
 /// `vm_flags` of a mapping of each file.
 pub(super) fn flags(guest: &mut Guest, facts: &KernelFacts) -> Trial {
     if guest.sees_data_alone() {
         return Ok(None);
     }
-    let windows = [(WINDOW, &CLEAR[..]), (READ_ONLY, &["MAYWRITE"][..])];
-    for (window, clear) in windows {
-        for strategy in BASE.into_iter().chain(OTHERS) {
-            let Some(spec) = spec(guest, strategy, window) else {
-                continue;
+    let mut files = files::files(guest.plan(), &BASE, &[WINDOW, READ_ONLY]);
+    files.extend(files::files(guest.plan(), &OTHERS, &[WINDOW, READ_ONLY]));
+    files.extend(buffers::files(guest));
+    for file in files {
+        let Some(range) = file.ranges.first() else {
+            continue;
+        };
+        let mapping = mapped(guest, &MappingSpec::whole(&file, range))?;
+        let unmet = unmet_flags(guest, facts, &mapping)?;
+        unmapped(guest, &mapping)?;
+        if let Some((flag, found)) = unmet {
+            let must = if file.vma.set.contains(&flag) {
+                ""
+            } else {
+                "no "
             };
-            let mapping = mapped(guest, &spec)?;
-            let found = vm_flags(guest, facts, mapping.gva)?;
-            unmapped(guest, &mapping)?;
-            let has = |name: &&&str| found.iter().any(|one| one == *name);
-            let missing = SET.iter().find(|name| !has(name));
-            let surplus = clear.iter().find(|name| has(name));
-            let expected = match (missing, surplus) {
-                (None, None) => continue,
-                (Some(name), _) => format!("VM_{name}"),
-                (None, Some(name)) => format!("no VM_{name}"),
-            };
-            let place = spec.file.name.clone();
-            return Ok(Some(Caught::rule(
-                "vm_flags",
-                place,
-                expected,
-                found.join("|"),
-            )));
+            let expected = format!("{must}VM_{}", flag.name());
+            return Ok(Some(Caught::rule(FLAGS, &file.name, expected, found)));
         }
     }
     Ok(None)
-}
-
-fn vm_flags(guest: &Guest, facts: &KernelFacts, gva: Gva) -> Result<Vec<String>, HarnessError> {
-    let view = guest.kernel(facts)?;
-    let area = view.vma_at(gva)?;
-    Ok(area.map_or_else(Vec::new, |area| {
-        area.flags.names().into_iter().map(str::to_owned).collect()
-    }))
 }
 
 /// Each vma of a lazy file holds the file's device: what `vm_private_data` points to

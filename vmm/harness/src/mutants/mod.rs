@@ -19,6 +19,7 @@ use witness::Mismatch;
 use crate::driver::{Driver, Module};
 use crate::error::HarnessError;
 use crate::guest::Guest;
+use crate::promises::{FLAGS, REFERENCES};
 use crate::report::{PromiseReport, RefusalReport};
 
 /// The build of the driver that has every fault in it.
@@ -106,7 +107,12 @@ impl Caught {
     fn promise(report: &PromiseReport) -> Self {
         match &report.mismatch {
             Some(mismatch) => Self::link(&report.name, mismatch),
-            None => Self::rule("promise", &report.name, &report.expected, &report.found),
+            None => {
+                let read = [FLAGS, REFERENCES].into_iter();
+                let rule = read.rev().find(|rule| report.name.contains(rule));
+                let by = rule.unwrap_or("promise");
+                Self::rule(by, &report.name, &report.expected, &report.found)
+            }
         }
     }
 }
@@ -138,7 +144,10 @@ fn driver(guest: &Guest, name: &str) -> Driver {
             path: MODULE_PATH.to_owned(),
             parameters: format!("variant={name}"),
         }],
-        files: files::all(guest.plan()),
+        files: files::all(guest.plan())
+            .into_iter()
+            .chain(buffers::files(guest))
+            .collect(),
         regions: Vec::new(),
         preparations: Vec::new(),
     }

@@ -39,7 +39,7 @@ pub(super) fn all(guest: &mut Guest, facts: &KernelFacts, driver: &Driver) -> Tr
         areas::counts,
         buffers::trial,
         |guest, _| lifetime::trial(guest),
-        |guest, _| answers(guest),
+        answers,
         |guest, _| operations(guest),
     ];
     for trial in battery {
@@ -70,27 +70,35 @@ fn mappings(guest: &mut Guest) -> Trial {
     let mut all = files::files(plan, &BASE, &[WINDOW, READ_ONLY]);
     all.extend(files::files(plan, &OTHERS, &[WINDOW]));
     for file in all {
-        let Some(range) = file.ranges.first() else {
-            continue;
-        };
-        for spec in [whole(&file, range), part(&file, range)] {
-            let fd = open(guest, &file.path, OpenMode::ReadWrite)?;
-            let name = format!("{} from page {}", file.name, spec.first_page);
-            let report = check_mapping(
-                guest,
-                fd,
-                &spec,
-                name,
-                (&mut Tally::default(), &mut Watching::off()),
-            )?;
-            close(guest, fd)?;
-            if let Some(mismatch) = &report.mismatch {
-                let phase = report.failed_phase.unwrap_or_default();
-                return Ok(Some(Caught::link(
-                    format!("{}, {phase}", report.name),
-                    mismatch,
-                )));
-            }
+        if let found @ Some(_) = followed(guest, &file)? {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// Two mappings of a file, from mmap to munmap: all of what it shows, and a part.
+pub(super) fn followed(guest: &mut Guest, file: &Arc<FileContract>) -> Trial {
+    let Some(range) = file.ranges.first() else {
+        return Ok(None);
+    };
+    for spec in [whole(file, range), part(file, range)] {
+        let fd = open(guest, &file.path, OpenMode::ReadWrite)?;
+        let name = format!("{} from page {}", file.name, spec.first_page);
+        let report = check_mapping(
+            guest,
+            fd,
+            &spec,
+            name,
+            (&mut Tally::default(), &mut Watching::off()),
+        )?;
+        close(guest, fd)?;
+        if let Some(mismatch) = &report.mismatch {
+            let phase = report.failed_phase.unwrap_or_default();
+            return Ok(Some(Caught::link(
+                format!("{}, {phase}", report.name),
+                mismatch,
+            )));
         }
     }
     Ok(None)
@@ -230,7 +238,7 @@ fn huge(guest: &mut Guest) -> Trial {
 }
 
 /// Every request that the contracts suggest, and what they promise of later.
-fn answers(guest: &mut Guest) -> Trial {
+fn answers(guest: &mut Guest, facts: &KernelFacts) -> Trial {
     for file in files::files(guest.plan(), &BASE, &[WINDOW, READ_ONLY]) {
         let answers = check_answers(guest, &file, (&mut Tally::default(), &mut Watching::off()))?;
         for refusal in &answers.refusals {
@@ -243,7 +251,7 @@ fn answers(guest: &mut Guest) -> Trial {
                 return Ok(Some(Caught::link(&report.name, mismatch)));
             }
         }
-        for promise in check_promises(guest, &file)? {
+        for promise in check_promises(guest, facts, &file)? {
             if promise.verdict != Verdict::Pass {
                 return Ok(Some(Caught::promise(&promise)));
             }

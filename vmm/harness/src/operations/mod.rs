@@ -8,7 +8,7 @@ pub(crate) use check::check_operations;
 
 use std::sync::Arc;
 
-use contract::{Answer, FileContract, Offset};
+use contract::{Answer, FileContract, Offset, When};
 use wire::{Prot, Sharing};
 
 use crate::error::HarnessError;
@@ -64,6 +64,8 @@ pub struct Subject {
     pub prot: Prot,
     /// Whether it grants private mappings.
     pub copy_on_write: bool,
+    /// Whether its mappings cannot be split.
+    pub stays_whole: bool,
 }
 
 impl Subject {
@@ -77,9 +79,9 @@ impl Subject {
     pub fn of(files: &[Arc<FileContract>], file: usize) -> Option<Self> {
         let contract = files.get(file)?;
         let range = contract.ranges.first()?;
-        // A piece of such a mapping shows its pages by where the whole began, which the
-        // model does not keep.
-        if range.offset == Offset::Any {
+        // What a touch brings in where offsets are ignored is up to the driver, once a piece
+        // is all that is left.
+        if range.offset == Offset::Any && range.present != When::AtMmap {
             return None;
         }
         let npages = range.npages.min(Self::MOST_NPAGES);
@@ -93,6 +95,7 @@ impl Subject {
                 exec: false,
             },
             copy_on_write: contract.copy_on_write,
+            stays_whole: contract.refuses_split.is_some(),
         };
         let grants = |npages| {
             let spec = MappingSpec {

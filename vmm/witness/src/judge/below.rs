@@ -9,11 +9,23 @@ use super::{Held, Judge, Unmet, Wanted, disagrees, words};
 use crate::contract::WindowPlan;
 use crate::second_level::{BroughtIn, Entry};
 
+/// Why the right to store is not missed.
+pub(super) const NOT_STORED: &str = "the guest has not stored to the page yet, and KVM grants \
+     stores with the first one where the processor does not record them";
+
+/// Why an entry is not missed.
+pub(super) fn not_accessed(why: &str) -> String {
+    format!("the guest has not accessed the page yet, and {why}")
+}
+
 impl Judge<'_> {
     /// The entry names the frame that the host gave to the page, takes stores just
     /// where the window does, is write-back, as all RAM is to the host, and maps
     /// nothing beyond the window.
     pub(super) fn second_level(&self, wanted: &Wanted) -> Held {
+        if wanted.page.buffer().is_some() {
+            return self.ram_second_level();
+        }
         let unheard = |why: &str| Err(Unmet::Unheard(why.to_owned()));
         let entry = match &self.evidence.second_level {
             Some(Ok(entry)) => entry,
@@ -32,17 +44,12 @@ impl Judge<'_> {
                     return Ok(());
                 }
                 if !self.has_stored() && may_be_granted_later(found, window) {
-                    return unheard(
-                        "the guest has not stored to the page yet, and KVM grants stores with \
-                         the first one where the processor does not record them",
-                    );
+                    return unheard(NOT_STORED);
                 }
                 describe(entry)
             }
             (Err(error), BroughtIn::Unsupported(why)) if error.is_not_present() => {
-                return unheard(&format!(
-                    "the guest has not accessed the page yet, and {why}"
-                ));
+                return unheard(&not_accessed(why));
             }
             _ => describe(entry),
         };
@@ -55,7 +62,7 @@ impl Judge<'_> {
     }
 
     /// Whether a store of the guest got through just before this look.
-    fn has_stored(&self) -> bool {
+    pub(super) fn has_stored(&self) -> bool {
         let seen = self.evidence.seen.as_ref();
         seen.is_some_and(|seen| matches!(seen.stored, Some(Ok(_))))
     }

@@ -15,6 +15,7 @@ use super::{
 use crate::contract::{Access, Plan};
 use crate::evidence::PageEvidence;
 use crate::link::Link;
+use crate::second_level::BroughtIn;
 use crate::stamp::Stamps;
 
 /// What such a page must be.
@@ -105,7 +106,7 @@ impl Judge<'_> {
         }
     }
 
-    fn ram_slot(&self) -> Held {
+    pub(super) fn ram_slot(&self) -> Held {
         let found = match &self.evidence.slot {
             Some(hit) if hit.used_for == SlotUse::Ram && !hit.read_only => return Ok(()),
             Some(hit) => words::slot(hit),
@@ -114,7 +115,7 @@ impl Judge<'_> {
         disagrees("the memslot of RAM, writable", found)
     }
 
-    fn ram_second_level(&self) -> Held {
+    pub(super) fn ram_second_level(&self) -> Held {
         let unheard = |why: &str| Err(Unmet::Unheard(why.to_owned()));
         let entry = match &self.evidence.second_level {
             Some(Ok(entry)) => entry,
@@ -124,15 +125,22 @@ impl Judge<'_> {
         let Some(Ok(pfn)) = self.evidence.slot_frame else {
             return unheard("the host frame to compare with is not known");
         };
+        // Everything but the right to store.
         let leads_there = |found: &Translation<_>| {
             Pfn::containing(found.address) == pfn
                 && found.access.read
-                && found.access.write
                 && found.access.user
                 && found.memory_type == MemoryType::WriteBack
         };
-        if entry.walked.as_ref().is_ok_and(leads_there) {
-            return Ok(());
+        match (&entry.walked, &entry.brought_in) {
+            (Ok(found), _) if leads_there(found) && found.access.write => return Ok(()),
+            (Ok(found), _) if leads_there(found) && found.dirty.is_none() && !self.has_stored() => {
+                return unheard(below::NOT_STORED);
+            }
+            (Err(error), BroughtIn::Unsupported(why)) if error.is_not_present() => {
+                return unheard(&below::not_accessed(why));
+            }
+            _ => {}
         }
         let expected = format!("pfn {pfn}, the frame behind its memslot, writable, WB");
         disagrees(expected, below::describe(entry))

@@ -3,6 +3,7 @@
 mod absence;
 mod any;
 mod below;
+mod buffers;
 mod content;
 mod fixture;
 mod host;
@@ -150,7 +151,7 @@ fn a_wrong_contract_fails_as_such() {
             (
                 "no such window",
                 |c| name(c, 4, 0),
-                Fail(Contract, "window 4[0]", none),
+                Fail(Contract, "page 0 of window 4", none),
             ),
             (
                 "past 2^64",
@@ -216,6 +217,7 @@ fn an_empty_plan_passes_no_page() {
     let (expected, evidence) = b3().evidence();
     let plan = Plan {
         windows: Vec::new(),
+        buffers: Vec::new(),
     };
     let (verdict, _) = judge_page(&plan, &STAMPS, PAGE, &expected, &evidence);
     assert!(matches!(verdict, PageVerdict::Fail(_)), "{verdict:?}");

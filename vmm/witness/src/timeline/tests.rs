@@ -39,6 +39,7 @@ fn plan() -> Plan {
             window("four", BASE, 4, false),
             window("fixed", READ_ONLY_BASE, 2, true),
         ],
+        buffers: Vec::new(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Guest tables in memory, and a page with all the evidence for it.
 
 use addr::{Gpa, Gva, Hpa, Hva, Level, PAGE_SIZE, Pfn};
-use monitor::{MemSlot, SlotUse};
+use monitor::{Buffer, MemSlot, SlotUse};
 use second_level::ReadError;
 use walk::{
     EptRegs, GuestTables, MemoryType, NptRegs, PagingRegs, SecondLevel, TableRead, Vendor, eptp,
@@ -45,7 +45,7 @@ pub const GVA: u64 = 0x7f12_3447_a000;
 const SLOT_HVA: u64 = 0x7e00_0000_0000;
 
 /// Window 0 `a` of one page, 1 `b` of 13, 2 `big` of 2 MiB, 3 `ro` of 3 for loads
-/// only.
+/// only; buffer 0 `ring` of two pages and one that the device was told nothing of.
 pub fn plan() -> Plan {
     let window = |name: &str, base, npages, read_only| WindowPlan {
         name: name.into(),
@@ -60,6 +60,10 @@ pub fn plan() -> Plan {
             window("big", 0xd120_0000, 512, false),
             window("ro", 0xd140_1000, 3, true),
         ],
+        buffers: vec![Buffer {
+            name: "ring".into(),
+            pages: vec![Some(Gpa::new(0x46_5000)), Some(Gpa::new(0x12_3000)), None],
+        }],
     }
 }
 
@@ -282,6 +286,29 @@ impl Case {
             seen: Some(Seen {
                 loaded: Ok(loaded(page)),
                 stored: access.write.then(|| Ok(vec![page])),
+            }),
+            caches: true,
+        }
+    }
+
+    /// A page of a buffer that is mapped as its contract says, for loads and stores.
+    pub fn of_buffer(page: DevicePage) -> Self {
+        let gpa = plan().gpa(page).expect("a page of a buffer");
+        let frame = Pfn::new(0x9_0000 + page.page * 5);
+        Self {
+            expected: Expected::Present {
+                page,
+                access: Access::READ_WRITE,
+                memory_type: MemoryType::WriteBack,
+            },
+            tables: Tables::mapping(GVA, gpa.raw(), Level::Pte, LEAF & !PCD),
+            slot: memslot::find(&slots(), gpa),
+            slot_frame: Some(Ok(frame)),
+            device_frame: Some(Ok(frame)),
+            second_level: Some(Ok(Nested::mapping(gpa.raw(), frame, true).entry())),
+            seen: Some(Seen {
+                loaded: Ok(loaded(page)),
+                stored: Some(Ok(vec![page])),
             }),
             caches: true,
         }

@@ -1,3 +1,7 @@
+//! The model by itself, without a guest.
+
+mod kinds;
+
 use std::sync::Arc;
 
 use addr::{Gpa, Gva, PAGE_SIZE};
@@ -26,6 +30,7 @@ fn plan() -> Plan {
             npages: 16,
             read_only: false,
         }],
+        buffers: Vec::new(),
     }
 }
 

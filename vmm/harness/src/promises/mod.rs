@@ -1,21 +1,28 @@
 //! The part of the standard check that holds the later life of a mapping against
-//! its contract: mprotect, mremap, fork, stores to a private mapping.
+//! its contract: mprotect, mremap, fork, stores to a private mapping; and what the kernel
+//! notes of it meanwhile.
+
+mod kept;
+mod noted;
+
+pub(crate) use noted::{FLAGS, REFERENCES, flags_report, page_references, unmet_flags};
 
 use std::sync::Arc;
 
-use addr::PAGE_SIZE;
+use addr::{Gva, PAGE_SIZE};
 use contract::{Access, Answer, FileContract, Fork, RangeContract};
+use guest_kernel::KernelFacts;
 use wire::{OpenMode, Prot, Sharing};
-use witness::Mismatch;
+use witness::stamp::SLOT;
 
 use crate::answers::look_at_granted;
 use crate::error::HarnessError;
 use crate::guest::Guest;
 use crate::mapping::{Mapping, MappingSpec, Presence};
-use crate::observe::Judged;
 use crate::outcome::{Outcome, Refusal};
-use crate::report::{PromiseReport, Verdict};
+use crate::report::PromiseReport;
 use crate::steps::{close, needed, open};
+use kept::Kept;
 
 /// Pages of a mapping that promises are tried on, where the file lets it be so short.
 const TRIED_NPAGES: u64 = 13;
@@ -26,6 +33,7 @@ const TRIED_NPAGES: u64 = 13;
 /// [`HarnessError`] when that cannot be done.
 pub(crate) fn check_promises(
     guest: &mut Guest,
+    facts: &KernelFacts,
     file: &Arc<FileContract>,
 ) -> Result<Vec<PromiseReport>, HarnessError> {
     let mut reports = Vec::new();
@@ -33,6 +41,7 @@ pub(crate) fn check_promises(
     for range in &file.ranges {
         let mut on_range = OnRange {
             guest: &mut *guest,
+            facts,
             file,
             range,
             reports: &mut reports,
@@ -44,6 +53,32 @@ pub(crate) fn check_promises(
         on_range.growth()?;
         on_range.fork()?;
         on_range.private_stores()?;
+        on_range.flags()?;
+    }
+    Ok(reports)
+}
+
+/// Holds who holds the pages of buffers against what `file` shows of them. It comes before
+/// all else that is done to the file: pages that are let go too early are nobody's once
+/// their first mapping is gone, and whatever uses them then is the guest's end.
+///
+/// # Errors
+/// As [`check_promises`].
+pub(crate) fn check_references(
+    guest: &mut Guest,
+    facts: &KernelFacts,
+    file: &Arc<FileContract>,
+) -> Result<Vec<PromiseReport>, HarnessError> {
+    let mut reports = Vec::new();
+    for range in &file.ranges {
+        let mut on_range = OnRange {
+            guest: &mut *guest,
+            facts,
+            file,
+            range,
+            reports: &mut reports,
+        };
+        on_range.references()?;
     }
     Ok(reports)
 }
@@ -69,69 +104,13 @@ fn writers_refused(
     Ok(Some(kept.report(file, "open for writing")))
 }
 
-/// What became of a promise.
-struct Kept {
-    expected: String,
-    found: String,
-    good: bool,
-    mismatch: Option<Mismatch>,
-}
-
-impl Kept {
-    /// What the kernel had to answer, and what it did.
-    fn answered(expected: Refusal, answer: Outcome<()>) -> Self {
-        Self {
-            expected: expected.to_string(),
-            good: answer == Err(expected),
-            found: match answer {
-                Ok(()) => "it is granted".into(),
-                Err(refusal) => refusal.to_string(),
-            },
-            mismatch: None,
-        }
-    }
-
-    /// What must be there, and the first look that found something else.
-    fn looked(expected: &str, looks: impl IntoIterator<Item = Judged>) -> Self {
-        let mismatch = looks.into_iter().find_map(|judged| judged.mismatch);
-        Self {
-            expected: expected.into(),
-            good: mismatch.is_none(),
-            found: match &mismatch {
-                None => expected.into(),
-                Some(mismatch) => mismatch.found.clone(),
-            },
-            mismatch,
-        }
-    }
-
-    fn report(self, file: &FileContract, name: &str) -> PromiseReport {
-        PromiseReport {
-            name: format!("{}: {name}", file.name),
-            expected: self.expected,
-            found: self.found,
-            verdict: Verdict::of(self.good),
-            mismatch: self.mismatch,
-        }
-    }
-
-    /// A step that had to work and did not.
-    fn refused(expected: &str, refusal: Refusal) -> Self {
-        Self {
-            expected: expected.into(),
-            found: refusal.to_string(),
-            good: false,
-            mismatch: None,
-        }
-    }
-}
-
 /// What is done to a mapping, and what came of it.
 type Deed<'a> = dyn FnMut(&mut Guest, &Mapping) -> Result<Kept, HarnessError> + 'a;
 
 /// The promises about one range of a file.
 struct OnRange<'a> {
     guest: &'a mut Guest,
+    facts: &'a KernelFacts,
     file: &'a Arc<FileContract>,
     range: &'a RangeContract,
     reports: &'a mut Vec<PromiseReport>,
@@ -297,12 +276,14 @@ impl OnRange<'_> {
             self.file.widest_mode(),
             &mut |guest, mapping| {
                 let expected = "they reach no page of the device";
-                let npages = mapping.spec.npages;
-                let stored = guest.store(mapping.gva, PAGE_SIZE, (0..npages).collect())?;
+                // No page has such a word in its slot.
+                let words: Vec<u64> = (0..mapping.spec.npages).collect();
+                let slots = Gva::new(mapping.gva.raw() + SLOT);
+                let stored = guest.store(slots, PAGE_SIZE, words.clone())?;
                 if let Err(refusal) = stored {
                     return Ok(Kept::refused(expected, refusal));
                 }
-                let reached = guest.first_disturbed();
+                let reached = guest.first_disturbed(&words);
                 Ok(Kept {
                     expected: expected.into(),
                     good: reached.is_none(),
