@@ -102,6 +102,7 @@ fn a_driver_of_a_published_class_is_caught_and_passes_when_it_is_mended(
         "vas_2024_56765",
         "vb2_2026_46312",
         "vc4_2026_68445",
+        "vhost_vdpa_2021_46967",
         "vhost_vdpa_2026_74312"
     )]
     driver: &str,
