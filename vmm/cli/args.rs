@@ -24,10 +24,6 @@ Environment:
   MAPWITNESS_EPT_CPU CPU of soft-ept: haswell (the default) or sandy-bridge, whose EPT has no
                      accessed and dirty bits
   MAPWITNESS_BOCHS_SRC  source archive of Bochs, to build soft-ept's without a network
-  MAPWITNESS_HOST_KERNEL
-                     kernel of soft-npt: 6.12 (the default), 6.1 or 7.3
-  MAPWITNESS_HOST_LEVELS
-                     levels of soft-npt's tables: 5 (the default) or 4
   MAPWITNESS_SNAPSHOTS
                      off: boot guests, as --no-snapshot does everywhere
   MAPWITNESS_CACHE   cache folder instead of mapwitness in the user's cache folder

@@ -100,19 +100,26 @@ pub fn for_tests(progress: &Progress) -> Result<Prepared, Box<dyn Error>> {
     Ok(prepared)
 }
 
-/// Builds the drivers of the examples, each by the name of its folder.
+/// Builds the drivers of the examples, each by the name of its folder, and those of the
+/// gallery by their own.
 fn add_examples(
     prepared: &mut Prepared,
     image: &GuestImage,
     progress: &Progress,
 ) -> Result<(), Box<dyn Error>> {
+    let tests = workspace::root()?.join("tests");
     let mut modules = Modules::new();
     for name in EXAMPLES {
-        let dir = workspace::root()?.join("tests/examples").join(name);
+        let dir = tests.join("examples").join(name);
         let built = guest_images::ensure_modules(&dir, image, progress)?;
         modules.extend(built.into_iter().map(|module| (name.to_owned(), module)));
         prepared.files.push(dir.join("contract.toml"));
     }
+    let gallery = guest_images::ensure_modules(&tests.join("gallery"), image, progress)?;
+    modules.extend(gallery.into_iter().filter_map(|module| {
+        let name = module.file_stem()?.to_str()?.to_owned();
+        Some((name, module))
+    }));
     prepared.files.retain(|file| file.exists());
     prepared.files.extend(modules.values().cloned());
     let value = handover::export_modules(&modules)?;

@@ -101,6 +101,9 @@ fn write_report(text: &mut String, report: &Report, colour: bool) -> std::fmt::R
             "sequences of operations were not tried: something simpler is wrong"
         )?;
     }
+    if let Some(ended) = &report.ended {
+        writeln!(text, "FAIL {ended}; what comes after it was not checked")?;
+    }
     for line in &report.kernel_complaints {
         writeln!(text, "FAIL the guest kernel complains: {line}")?;
     }

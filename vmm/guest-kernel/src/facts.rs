@@ -53,7 +53,11 @@ impl KernelFacts {
             path: types.to_owned(),
             source,
         })?;
-        let types = Types::new(&btf);
+        Self::of(&btf, symbols)
+    }
+
+    pub(crate) fn of(btf: &Btf, symbols: Symbols) -> Result<Self, FactsError> {
+        let types = Types::new(btf);
         Ok(Self {
             layout: Layout::of(types)?,
             symbols,
@@ -87,7 +91,7 @@ impl Symbols {
     ///
     /// # Errors
     /// The first name that is missing.
-    fn from_text(text: &str) -> Result<Self, &'static str> {
+    pub(crate) fn from_text(text: &str) -> Result<Self, &'static str> {
         let mut found = BTreeMap::new();
         for line in text.lines() {
             let mut words = line.split_ascii_whitespace();

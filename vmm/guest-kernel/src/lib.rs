@@ -28,9 +28,13 @@ mod facts;
 mod maple;
 mod memory;
 mod page;
+#[cfg(any(test, fuzzing))]
+mod samples;
 mod tasks;
 #[cfg(test)]
 mod tests;
+#[cfg(fuzzing)]
+pub mod untrusted;
 mod view;
 mod vma;
 

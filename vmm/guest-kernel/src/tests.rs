@@ -2,29 +2,22 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use addr::{Gfn, Gpa, Gva};
-use btf::{Array, Field};
+use btf::Field;
 use proptest::prelude::*;
 
 use crate::error::ViewError;
-use crate::facts::{
-    KernelFacts, Layout, MapleLayout, MmLayout, PageLayout, Symbols, TaskLayout, VmaLayout,
-};
 use crate::maple::{self, Found};
 use crate::memory::KernelMemory;
 use crate::page::{self, PageView};
+use crate::samples::{ARANGE, INIT_TASK, LEAF, RANGE, facts, maple_layout};
 use crate::tasks;
 
-const INIT_TASK: u64 = 0x1_0000;
 const AGENT: u64 = 0x2_0000;
 const MM: u64 = 0x3_0000;
 const PGD: u64 = 0x4_0000;
 const VMEMMAP: u64 = 0x100_0000;
-const LEAF: u64 = 1;
-const RANGE: u64 = 2;
-const ARANGE: u64 = 3;
 
 /// Words by address; what is not there is not mapped, or made up from a seed.
 #[derive(Default)]
@@ -74,66 +67,6 @@ impl KernelMemory for Memory {
             *to = *from;
         }
         Ok(())
-    }
-}
-
-fn maple_layout() -> MapleLayout {
-    MapleLayout {
-        range_pivots: Array::of_words(8, 3),
-        range_slots: Array::of_words(0x40, 4),
-        arange_pivots: Array::of_words(8, 2),
-        arange_slots: Array::of_words(0x40, 3),
-        leaf_64: LEAF,
-        range_64: RANGE,
-        arange_64: ARANGE,
-    }
-}
-
-/// Each member in a word of its own, at another offset than in any kernel.
-fn facts() -> KernelFacts {
-    let field = |place: u64| Field::word(place * 8);
-    KernelFacts {
-        layout: Layout {
-            task: TaskLayout {
-                next: field(7),
-                tgid: field(1),
-                mm: field(3),
-                comm: Array::of_words(0x80, 2),
-            },
-            mm: MmLayout {
-                pgd: field(2),
-                map_count: field(4),
-                maple_root: field(5),
-            },
-            vma: VmaLayout {
-                start: field(1),
-                end: field(2),
-                mm: field(3),
-                page_prot: field(4),
-                flags: field(5),
-                pgoff: field(6),
-                file: field(7),
-                ops: field(8),
-                private_data: field(9),
-            },
-            page: PageLayout {
-                size: 0x80,
-                flags: field(0),
-                refcount: field(1),
-                mapcount: field(2),
-                compound: field(3),
-                mapping: field(4),
-            },
-            maple: maple_layout(),
-        },
-        symbols: Symbols {
-            init_task: INIT_TASK,
-            page_offset_base: 0,
-            vmalloc_base: 0,
-            vmemmap_base: 0,
-        },
-        vm_flags: Arc::from([("READ".to_owned(), 1), ("WRITE".to_owned(), 2)]),
-        page_flags: Arc::from([("locked".to_owned(), 0), ("reserved".to_owned(), 13)]),
     }
 }
 

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use contract::FileContract;
 use guest_kernel::KernelFacts;
+use monitor::{End, Ended, VmError};
 use witness::second_level::LiveTables;
 use witness::timeline;
 
-use crate::answers::check_answers;
+use crate::answers::{Answers, check_answers};
 use crate::check_watch::Watching;
 use crate::course::check_mapping;
 use crate::driver::Driver;
@@ -49,7 +50,7 @@ pub struct CheckOptions {
 ///
 /// # Errors
 /// [`HarnessError`] when the check could not be made. A driver that does wrong is
-/// no error: the report says so.
+/// no error: the report says so, also where the guest's kernel did not survive it.
 pub fn check(
     guest: &mut Guest,
     driver: &Driver,
@@ -59,35 +60,23 @@ pub fn check(
     let driver = &driver.clone().only(&options.only);
     let modules = guest.load_modules(driver)?;
     guest.prepare(driver)?;
+    let guest_report = guest_report(guest, options.vcpus)?;
     let mut found = Found::default();
     let mut watching = match options.timeline {
         true => Watching::start(guest),
         false => Watching::off(),
     };
-    for file in &driver.files {
-        found.add(check_file(guest, facts, file, &mut watching)?);
-    }
-    for region in &driver.regions {
-        found.add(check_region_file(guest, facts, region)?);
-    }
-    // What a contract says wrongly of a single mapping is no ground to predict from what
-    // becomes of many.
-    let operations_tried = found.all_pass();
-    if operations_tried {
-        let operations = check_operations(guest, &driver.files)?;
-        found.promises.extend(operations);
-    }
-    guest.end_preparations()?;
-    let unloaded = guest.unload_modules(&modules);
-    if found.all_pass() {
-        // A scenario that failed has left its mappings behind, and they keep the module.
-        unloaded?;
-    }
-    let kernel_complaints = guest.kernel_complaints()?;
+    let outcome = check_all(guest, (driver, facts), &modules, &mut watching, &mut found);
+    let ended = found.end_of(outcome)?;
+    let kernel_complaints = match &ended {
+        None => guest.kernel_complaints()?,
+        Some(_) => guest.last_complaints(),
+    };
 
-    let timeline = options.timeline.then(|| watching.report(guest));
+    let timeline = (options.timeline && ended.is_none()).then(|| watching.report(guest));
     let was_wrong = |timeline: &TimelineReport| timeline.verdict == timeline::Verdict::Fail;
     let all_pass = found.all_pass()
+        && ended.is_none()
         && kernel_complaints.is_empty()
         && !timeline.as_ref().is_some_and(was_wrong);
     let verdict = match (all_pass, found.tally.present) {
@@ -100,7 +89,7 @@ pub fn check(
             second_level_levels: second_level_levels(guest),
             ..options.host
         },
-        guest: guest_report(guest, options.vcpus)?,
+        guest: guest_report,
         driver_variant: options.driver_variant,
         only: options.only,
         pages_checked: found.tally.present,
@@ -112,9 +101,42 @@ pub fn check(
         mappings: found.mappings,
         refusals: found.refusals,
         promises: found.promises,
-        operations_tried,
+        operations_tried: found.operations_tried,
+        ended: ended.map(|ended| format!("{}: {}", found.doing, ended.cause)),
         kernel_complaints,
     })
+}
+
+/// Goes through all that a driver is to be held against, and unloads it.
+fn check_all(
+    guest: &mut Guest,
+    (driver, facts): (&Driver, &KernelFacts),
+    modules: &[String],
+    watching: &mut Watching,
+    found: &mut Found,
+) -> Result<(), HarnessError> {
+    for file in &driver.files {
+        check_file(guest, facts, file, watching, found)?;
+    }
+    for region in &driver.regions {
+        found.add(check_region_file(guest, facts, region)?);
+    }
+    // What a contract says wrongly of a single mapping is no ground to predict from what
+    // becomes of many.
+    found.operations_tried = found.all_pass();
+    if found.operations_tried {
+        found.doing = "sequences of operations".to_owned();
+        let operations = check_operations(guest, &driver.files)?;
+        found.promises.extend(operations);
+    }
+    found.doing = "unloading the driver".to_owned();
+    guest.end_preparations()?;
+    let unloaded = guest.unload_modules(modules);
+    if found.all_pass() {
+        // A scenario that failed has left its mappings behind, and they keep the module.
+        unloaded?;
+    }
+    Ok(())
 }
 
 /// The guest, for a report.
@@ -136,6 +158,9 @@ struct Found {
     mappings: Vec<MappingReport>,
     refusals: Vec<RefusalReport>,
     promises: Vec<PromiseReport>,
+    operations_tried: bool,
+    /// What is being checked.
+    doing: String,
 }
 
 impl Found {
@@ -145,6 +170,27 @@ impl Found {
         self.mappings.extend(other.mappings);
         self.refusals.extend(other.refusals);
         self.promises.extend(other.promises);
+        self.doing = other.doing;
+    }
+
+    /// How the guest ended, if that is what stopped the check and the driver's doing: its
+    /// kernel panicked, or something had been found before.
+    ///
+    /// # Errors
+    /// Whatever else stopped it.
+    fn end_of(
+        &self,
+        outcome: Result<(), HarnessError>,
+    ) -> Result<Option<Box<Ended>>, HarnessError> {
+        match outcome {
+            Ok(()) => Ok(None),
+            Err(HarnessError::Vm(VmError::Ended(ended)))
+                if matches!(ended.cause, End::Panic { .. }) || !self.all_pass() =>
+            {
+                Ok(Some(ended))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn all_pass(&self) -> bool {
@@ -169,16 +215,30 @@ impl Found {
     }
 }
 
+/// Adds what is found of a file to `all`, also where the check does not get to its end.
 fn check_file(
     guest: &mut Guest,
     facts: &KernelFacts,
     file: &Arc<FileContract>,
     watching: &mut Watching,
-) -> Result<Found, HarnessError> {
-    let mut found = Found {
-        promises: check_references(guest, facts, file)?,
-        ..Found::default()
-    };
+    all: &mut Found,
+) -> Result<(), HarnessError> {
+    let mut found = Found::default();
+    let outcome = check_parts(guest, facts, file, watching, &mut found);
+    found.files = vec![found.sums(file)];
+    all.add(found);
+    outcome
+}
+
+fn check_parts(
+    guest: &mut Guest,
+    facts: &KernelFacts,
+    file: &Arc<FileContract>,
+    watching: &mut Watching,
+    found: &mut Found,
+) -> Result<(), HarnessError> {
+    found.doing = format!("{}: references to its pages", file.name);
+    found.promises = check_references(guest, facts, file)?;
     for range in &file.ranges {
         let spec = MappingSpec::whole(file, range);
         if file.predict(&spec.request(file.widest_mode())) != contract::Answer::Maps {
@@ -189,17 +249,21 @@ fn check_file(
             1 => file.name.clone(),
             _ => format!("{}: the range at page {}", file.name, spec.first_page),
         };
+        found.doing.clone_from(&name);
         let fd = open(guest, &file.path, file.widest_mode())?;
         let report = check_mapping(guest, fd, &spec, name, (&mut found.tally, watching))?;
         close(guest, fd)?;
         found.mappings.push(report);
     }
-    let answers = check_answers(guest, file, (&mut found.tally, watching))?;
+    let mut answers = Answers::default();
+    let outcome = check_answers(guest, file, &mut answers, (&mut found.tally, watching));
     found.mappings.extend(answers.mappings);
     found.refusals = answers.refusals;
+    found.doing = answers.doing;
+    outcome?;
+    found.doing = format!("{}: what is promised of its mappings", file.name);
     found.promises.extend(check_promises(guest, facts, file)?);
-    found.files = vec![found.sums(file)];
-    Ok(found)
+    Ok(())
 }
 
 fn check_region_file(

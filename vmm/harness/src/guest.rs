@@ -224,28 +224,18 @@ impl Guest {
     /// # Errors
     /// As [`Guest::request`], and when the guest does not give its kernel's log.
     pub fn kernel_complaints(&mut self) -> Result<Vec<String>, HarnessError> {
-        const SIGNS: [&str; 9] = [
-            "WARNING:",
-            "BUG:",
-            "Oops",
-            "general protection fault",
-            "kernel BUG",
-            "KASAN",
-            "UBSAN",
-            "Bad page",
-            "refcount_t:",
-        ];
         let log = self
             .kernel_log()?
             .map_err(|refusal| HarnessError::Refused {
                 operation: "reading the guest kernel's log".into(),
                 refusal,
             })?;
-        Ok(log
-            .lines()
-            .filter(|line| SIGNS.iter().any(|sign| line.contains(sign)))
-            .map(str::to_owned)
-            .collect())
+        Ok(complaints(&log))
+    }
+
+    /// As [`Guest::kernel_complaints`], of a guest that has ended, by its console.
+    pub(crate) fn last_complaints(&self) -> Vec<String> {
+        complaints(&self.vm.console().text())
     }
 
     /// The last lines of the kernel's log, for an error.
@@ -258,6 +248,24 @@ impl Guest {
             .map(|line| (*line).to_owned())
             .collect())
     }
+}
+
+/// The lines of a kernel's log by which it complains.
+fn complaints(log: &str) -> Vec<String> {
+    const SIGNS: [&str; 9] = [
+        "WARNING:",
+        "BUG:",
+        "Oops",
+        "general protection fault",
+        "kernel BUG",
+        "KASAN",
+        "UBSAN",
+        "Bad page",
+        "refcount_t:",
+    ];
+    let lines = log.lines();
+    let signs = lines.filter(|line| SIGNS.iter().any(|sign| line.contains(sign)));
+    signs.map(str::to_owned).collect()
 }
 
 /// A VM with stamps on the pages of its windows.

@@ -213,6 +213,9 @@ pub struct Report {
     /// Whether mappings also went through what processes do to them: it is left out when
     /// something simpler is wrong.
     pub operations_tried: bool,
+    /// How the guest came to its end, if the driver brought it about before all was
+    /// checked.
+    pub ended: Option<String>,
     /// Lines by which the guest kernel complained about itself.
     pub kernel_complaints: Vec<String>,
 }

@@ -31,7 +31,7 @@ pub(crate) enum Request {
 }
 
 /// The serial line has no interrupt: the kernel's console polls it.
-struct NoInterrupt;
+pub(crate) struct NoInterrupt;
 
 impl Trigger for NoInterrupt {
     type E = Infallible;
@@ -41,9 +41,11 @@ impl Trigger for NoInterrupt {
     }
 }
 
+pub(crate) type Line = Serial<NoInterrupt, NoEvents, Console>;
+
 /// All devices of the machine.
 pub(crate) struct Bus {
-    serial: Serial<NoInterrupt, NoEvents, Console>,
+    serial: Line,
     pub(crate) registers: RegisterPage,
     pub(crate) dma: Dma,
     /// The register page, if the device is not the project's own.
@@ -98,8 +100,7 @@ impl Bus {
         state: &SerialState,
         console: &Console,
     ) -> Result<(), VmError> {
-        self.serial = Serial::from_state(state, NoInterrupt, NoEvents, console.clone())
-            .map_err(|error| VmError::Config(format!("state of the serial line: {error:?}")))?;
+        self.serial = serial(state, console)?;
         Ok(())
     }
 
@@ -180,6 +181,12 @@ impl Bus {
         }
         Request::Continue
     }
+}
+
+/// A serial line that goes on to `console` from where `state` is.
+pub(crate) fn serial(state: &SerialState, console: &Console) -> Result<Line, VmError> {
+    Serial::from_state(state, NoInterrupt, NoEvents, console.clone())
+        .map_err(|error| VmError::Config(format!("state of the serial line: {error:?}")))
 }
 
 fn serial_register(port: u16) -> Option<u8> {

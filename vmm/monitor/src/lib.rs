@@ -22,6 +22,8 @@ mod saved;
 mod slots;
 mod snapshot;
 mod threads;
+#[cfg(fuzzing)]
+pub mod untrusted;
 mod vcpu;
 mod vm;
 mod window;

@@ -353,3 +353,31 @@ fn write_memory(
         sum: sum.digest(),
     })
 }
+
+/// The header of a file with this memory and this state.
+#[cfg(fuzzing)]
+pub(crate) fn header_of(
+    key: Key,
+    memory: &[u8],
+    state: &[u8],
+) -> Result<[u8; HEADER_LEN], postcard::Error> {
+    let part = |bytes: &[u8]| Part {
+        len_bytes: bytes.len() as u64,
+        sum: sum(bytes),
+    };
+    Header::new(key, part(memory), part(state)).to_bytes()
+}
+
+#[cfg(fuzzing)]
+impl Saved {
+    /// Goes as far as [`Vm::start_saved`] does without KVM.
+    pub(crate) fn parse(&self, config: &VmConfig) {
+        let Ok(state) = self.state() else {
+            return;
+        };
+        let _ = self.pages(config, &state);
+        let console = crate::console::Console::new(None);
+        console.resume(state.console);
+        let _ = crate::bus::serial(&state.serial.into(), &console);
+    }
+}

@@ -10,7 +10,7 @@ use wire::{OpenMode, Prot};
 
 use super::files::{AROUND, BASE, HUGE, LARGE, OTHERS, READ_ONLY, WINDOW};
 use super::{Caught, Trial, areas, buffers, files, lifetime};
-use crate::answers::check_answers;
+use crate::answers::{Answers, check_answers};
 use crate::check_watch::Watching;
 use crate::course::check_mapping;
 use crate::driver::Driver;
@@ -240,7 +240,9 @@ fn huge(guest: &mut Guest) -> Trial {
 /// Every request that the contracts suggest, and what they promise of later.
 fn answers(guest: &mut Guest, facts: &KernelFacts) -> Trial {
     for file in files::files(guest.plan(), &BASE, &[WINDOW, READ_ONLY]) {
-        let answers = check_answers(guest, &file, (&mut Tally::default(), &mut Watching::off()))?;
+        let mut answers = Answers::default();
+        let sums = (&mut Tally::default(), &mut Watching::off());
+        check_answers(guest, &file, &mut answers, sums)?;
         for refusal in &answers.refusals {
             if refusal.verdict != Verdict::Pass {
                 return Ok(Some(Caught::refusal(refusal)));
