@@ -1,9 +1,11 @@
 //! What the kernel notes of a mapping, read by the host in its memory.
 
+use std::sync::Arc;
+
 use addr::{Gva, PAGE_SIZE};
+use contract::FileContract;
 use guest_kernel::KernelFacts;
 
-use super::buffers;
 use super::files::{self, BASE, OTHERS, READ_ONLY, WINDOW};
 use super::trials::{in_use, mapped, spec, unmapped};
 use super::{Caught, Trial};
@@ -15,17 +17,25 @@ use crate::steps::needed;
 
 /// `vm_flags` of a mapping of each file.
 pub(super) fn flags(guest: &mut Guest, facts: &KernelFacts) -> Trial {
+    let mut files = files::files(guest.plan(), &BASE, &[WINDOW, READ_ONLY]);
+    files.extend(files::files(guest.plan(), &OTHERS, &[WINDOW, READ_ONLY]));
+    flags_of(guest, facts, &files)
+}
+
+/// `vm_flags` of a mapping of each of `files`.
+pub(super) fn flags_of(
+    guest: &mut Guest,
+    facts: &KernelFacts,
+    files: &[Arc<FileContract>],
+) -> Trial {
     if guest.sees_data_alone() {
         return Ok(None);
     }
-    let mut files = files::files(guest.plan(), &BASE, &[WINDOW, READ_ONLY]);
-    files.extend(files::files(guest.plan(), &OTHERS, &[WINDOW, READ_ONLY]));
-    files.extend(buffers::files(guest));
     for file in files {
         let Some(range) = file.ranges.first() else {
             continue;
         };
-        let mapping = mapped(guest, &MappingSpec::whole(&file, range))?;
+        let mapping = mapped(guest, &MappingSpec::whole(file, range))?;
         let unmet = unmet_flags(guest, facts, &mapping)?;
         unmapped(guest, &mapping)?;
         if let Some((flag, found)) = unmet {

@@ -8,7 +8,7 @@ use guest_kernel::KernelFacts;
 use wire::{OpenMode, Prot, Sharing};
 
 use super::trials::followed;
-use super::{Caught, Trial};
+use super::{Caught, Trial, areas};
 use crate::error::HarnessError;
 use crate::guest::Guest;
 use crate::own_driver::BUFFER_STRATEGIES;
@@ -46,6 +46,10 @@ pub(super) fn trial(guest: &mut Guest, facts: &KernelFacts) -> Trial {
         if let found @ Some(_) = followed(guest, &file)? {
             return Ok(found);
         }
+    }
+    let files = files(guest);
+    if let found @ Some(_) = areas::flags_of(guest, facts, &files)? {
+        return Ok(found);
     }
     outlives(guest, facts)
 }
