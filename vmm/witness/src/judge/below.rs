@@ -31,10 +31,10 @@ impl Judge<'_> {
                 if found.access.write != window.read_only {
                     return Ok(());
                 }
-                if !self.has_stored() && may_be_granted_later(found, window) {
+                if !self.has_stored() && self.may_be_granted_later(found, window) {
                     return unheard(
                         "the guest has not stored to the page yet, and KVM grants stores with \
-                         the first one where the processor does not record them",
+                         the first one where it has to note them itself",
                     );
                 }
                 describe(entry)
@@ -54,18 +54,20 @@ impl Judge<'_> {
         )
     }
 
+    /// An entry that misses nothing but the right to store, where KVM takes that away to
+    /// learn of the next store: on a processor that has no dirty bits
+    /// (`mark_spte_for_access_track` of arch/x86/kvm/mmu/spte.c), and in memslots with
+    /// `KVM_MEM_LOG_DIRTY_PAGES`. Pre-faulting does not give it.
+    fn may_be_granted_later(&self, found: &Translation<Hpa>, window: &WindowPlan) -> bool {
+        let withholds = found.dirty.is_none() || self.evidence.notes_stores;
+        withholds && !found.access.write && !window.read_only
+    }
+
     /// Whether a store of the guest got through just before this look.
     fn has_stored(&self) -> bool {
         let seen = self.evidence.seen.as_ref();
         seen.is_some_and(|seen| matches!(seen.stored, Some(Ok(_))))
     }
-}
-
-/// An entry that misses nothing but the right to store, on a processor that has no
-/// dirty bits: KVM takes the right away to learn of the next store, and pre-faulting
-/// does not give it (`mark_spte_for_access_track` of arch/x86/kvm/mmu/spte.c).
-fn may_be_granted_later(found: &Translation<Hpa>, window: &WindowPlan) -> bool {
-    found.dirty.is_none() && !found.access.write && !window.read_only
 }
 
 /// Everything but the right to store.

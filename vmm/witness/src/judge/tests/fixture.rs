@@ -241,6 +241,7 @@ pub struct Case {
     pub seen: Option<Seen>,
     /// CR0.CD is clear.
     pub caches: bool,
+    pub notes_stores: bool,
 }
 
 pub const STAMPS: Stamps = Stamps::new(7);
@@ -284,6 +285,7 @@ impl Case {
                 stored: access.write.then(|| Ok(vec![page])),
             }),
             caches: true,
+            notes_stores: false,
         }
     }
 
@@ -301,6 +303,7 @@ impl Case {
             second_level: None,
             seen: None,
             caches: true,
+            notes_stores: false,
         }
     }
 
@@ -313,6 +316,7 @@ impl Case {
             device_frame: self.device_frame,
             second_level: self.second_level,
             caches: self.caches,
+            notes_stores: self.notes_stores,
             seen: self.seen,
         };
         (self.expected, evidence)
