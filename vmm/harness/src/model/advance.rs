@@ -170,7 +170,9 @@ impl Model {
         if file >= self.files.len() {
             return Err(nothing(file));
         }
+        self.opened += 1;
         let open = OpenFile {
+            serial: self.opened,
             fd: learned.fd,
             file,
             mode,
@@ -235,6 +237,7 @@ impl Model {
                 file,
                 first_page,
                 sharing,
+                opened: open.serial,
                 entries,
             }),
         };

@@ -58,6 +58,8 @@ pub struct Pages {
     pub first_page: u64,
     /// Shared or private.
     pub sharing: Sharing,
+    /// The open file that it was mapped through: the area holds it.
+    pub opened: u64,
     /// For each page, whether it has an entry in the page tables. One without any
     /// right keeps its entry, but the processor takes it for absent.
     pub entries: Vec<bool>,
@@ -76,6 +78,7 @@ impl Area {
                 file: Arc::clone(&pages.file),
                 first_page: pages.first_page + at,
                 sharing: pages.sharing,
+                opened: pages.opened,
                 entries: pages
                     .entries
                     .split_off(usize::try_from(at).unwrap_or(usize::MAX)),
@@ -157,6 +160,9 @@ impl Space {
 
     /// Splits areas at both ends of the range, and gives the starts of those in it.
     pub(super) fn split(&mut self, range: &Range<u64>) -> Vec<u64> {
+        if range.is_empty() {
+            return Vec::new();
+        }
         self.split_at(range.start);
         self.split_at(range.end);
         let starts = self.areas.range(range.start..range.end);
