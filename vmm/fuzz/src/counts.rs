@@ -1,0 +1,80 @@
+//! How the files of the project's own driver count those who hold them, found out by
+//! opening and mapping them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use addr::Gva;
+use contract::{FileContract, RangeContract, When};
+use guest_kernel::KernelFacts;
+use harness::{Guest, GuestSnapshot, HarnessError, MappingSpec};
+use wire::OpenMode;
+
+use crate::areas::Count;
+use crate::world::World;
+
+/// Counts of the lazy files, by their numbers. The guest is back at its snapshot after it.
+pub(crate) fn of(
+    guest: &mut Guest,
+    snapshot: &GuestSnapshot,
+    facts: &KernelFacts,
+    world: &World,
+) -> Result<BTreeMap<usize, Count>, HarnessError> {
+    let mut counts = BTreeMap::new();
+    for (number, file) in world.files.iter().enumerate() {
+        let is_lazy = |range: &RangeContract| range.present != When::AtMmap;
+        if !file.ranges.iter().all(is_lazy) {
+            continue;
+        }
+        if let Some(count) = count(guest, facts, file)? {
+            counts.insert(number, count);
+        }
+        guest.reset(snapshot)?;
+    }
+    Ok(counts)
+}
+
+/// Counts with one mapping, through a file that is open once and then twice. `None` where
+/// that cannot be had, which other rules find.
+fn count(
+    guest: &mut Guest,
+    facts: &KernelFacts,
+    file: &Arc<FileContract>,
+) -> Result<Option<Count>, HarnessError> {
+    let Some(range) = file.ranges.first() else {
+        return Ok(None);
+    };
+    let mode = if range.access.write {
+        OpenMode::ReadWrite
+    } else {
+        OpenMode::ReadOnly
+    };
+    let Ok(fd) = guest.open(&file.path, mode)? else {
+        return Ok(None);
+    };
+    let Ok(mapping) = guest.map(fd, &MappingSpec::whole(file, range))? else {
+        return Ok(None);
+    };
+    let once = counted(guest, facts, mapping.gva)?;
+    if guest.open(&file.path, mode)?.is_err() {
+        return Ok(None);
+    }
+    let twice = counted(guest, facts, mapping.gva)?;
+    Ok(once.zip(twice).map(|(once, twice)| {
+        let each_open = twice.wrapping_sub(once);
+        Count {
+            alone: once.wrapping_sub(1).wrapping_sub(each_open),
+            each_open,
+        }
+    }))
+}
+
+fn counted(guest: &Guest, facts: &KernelFacts, gva: Gva) -> Result<Option<u32>, HarnessError> {
+    let view = guest.kernel(facts)?;
+    let Some(vma) = view.vma_at(gva)? else {
+        return Ok(None);
+    };
+    let mut word = [0; 4];
+    view.read(Gva::new(vma.private_data), &mut word)?;
+    Ok(Some(u32::from_le_bytes(word)))
+}
