@@ -1,6 +1,6 @@
 //! LibAFL with a guest as its executor.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -171,6 +171,7 @@ pub fn fuzz(subject: &mut Subject, about: &About, options: &Options) -> Result<O
         findings_dir,
         start: Instant::now(),
         cases: 0,
+        tried: BTreeSet::new(),
         unheard: BTreeMap::new(),
         pages: 0,
         failure: None,

@@ -1,6 +1,6 @@
 //! A guest as LibAFL's executor, and what becomes of what it finds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -36,6 +36,8 @@ pub(crate) struct GuestExecutor<'s> {
     pub(crate) findings: Vec<(PathBuf, Finding)>,
     /// How many of them an earlier run found.
     pub(crate) known: usize,
+    /// Causes of cases that were minimised.
+    pub(crate) tried: BTreeSet<Cause>,
     pub(crate) unheard: BTreeMap<String, String>,
     pub(crate) pages: u64,
     pub(crate) failure: Option<FuzzError>,
@@ -107,7 +109,8 @@ impl GuestExecutor<'_> {
     /// Keeps a finding, whole first and then with the fewest operations. `false` when
     /// its cause is known.
     fn keep(&mut self, case: &Case, found: Found) -> Result<bool, FuzzError> {
-        if self.is_known(&found.cause) {
+        // What was minimised once would only come to the same.
+        if self.is_known(&found.cause) || !self.tried.insert(found.cause.clone()) {
             return Ok(false);
         }
         let mut short = case.clone();
