@@ -244,6 +244,8 @@ impl Subject {
                 let verdict = surprise.map(Verdict::of).or_else(|| self.complaint());
                 (Some(came), verdict)
             }
+            // The agent keeps its own memory: this was not done, and nothing follows of it.
+            Err(HarnessError::Rejected { .. }) => return Ok(None),
             Err(error) => (None, Some(Verdict::blame(error)?)),
         };
         ran.steps.push(Step {
