@@ -63,7 +63,11 @@ pub(crate) fn look(
                 && inside.counts.contains_key(&file)
             {
                 let mut word = [0; 4];
-                view.read(Gva::new(vma.private_data), &mut word)?;
+                if view.read(Gva::new(vma.private_data), &mut word).is_err() {
+                    let found = format!("{:#x}, where nothing is", vma.private_data);
+                    let expected = "a pointer to the file's device";
+                    return Ok(Some(Verdict::rule("vm_private_data", expected, found)));
+                }
                 let holder = holders.entry(file).or_default();
                 holder.0 += 1;
                 holder.1 = u32::from_le_bytes(word);

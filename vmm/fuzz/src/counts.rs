@@ -75,6 +75,7 @@ fn counted(guest: &Guest, facts: &KernelFacts, gva: Gva) -> Result<Option<u32>, 
         return Ok(None);
     };
     let mut word = [0; 4];
-    view.read(Gva::new(vma.private_data), &mut word)?;
-    Ok(Some(u32::from_le_bytes(word)))
+    // A driver that is wrong may have put anything there.
+    let read = view.read(Gva::new(vma.private_data), &mut word);
+    Ok(read.is_ok().then(|| u32::from_le_bytes(word)))
 }
