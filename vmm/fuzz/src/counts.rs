@@ -7,10 +7,11 @@ use std::sync::Arc;
 use addr::Gva;
 use contract::{FileContract, RangeContract, When};
 use guest_kernel::KernelFacts;
-use harness::{Guest, GuestSnapshot, HarnessError, MappingSpec};
+use harness::{Guest, GuestSnapshot, HarnessError, Mapping, MappingSpec};
 use wire::OpenMode;
 
 use crate::areas::Count;
+use crate::verdict::Verdict;
 use crate::world::World;
 
 /// Counts of the lazy files, by their numbers. The guest is back at its snapshot after it.
@@ -34,13 +35,31 @@ pub(crate) fn of(
     Ok(counts)
 }
 
-/// Counts with one mapping, through a file that is open once and then twice. `None` where
-/// that cannot be had, which other rules find.
-fn count(
+/// Opens and maps a file that a case has had open, when all is closed: whoever went must
+/// not be counted any more.
+pub(crate) fn again(
     guest: &mut Guest,
     facts: &KernelFacts,
     file: &Arc<FileContract>,
-) -> Result<Option<Count>, HarnessError> {
+    count: Count,
+) -> Result<Option<Verdict>, HarnessError> {
+    let Some((_, mapping)) = mapped(guest, file)? else {
+        return Ok(None);
+    };
+    let wanted = count.alone.wrapping_add(1).wrapping_add(count.each_open);
+    let found = counted(guest, facts, mapping.gva)?;
+    Ok((found != Some(wanted)).then(|| {
+        let found = found.map_or("none".to_owned(), |found| format!("{found} references"));
+        let expected = format!("{wanted} references by one mapping, all else closed");
+        Verdict::rule("reference count", expected, found)
+    }))
+}
+
+/// The whole of a file, mapped; `None` where that is refused, which other rules find.
+fn mapped(
+    guest: &mut Guest,
+    file: &Arc<FileContract>,
+) -> Result<Option<(OpenMode, Mapping)>, HarnessError> {
     let Some(range) = file.ranges.first() else {
         return Ok(None);
     };
@@ -52,7 +71,18 @@ fn count(
     let Ok(fd) = guest.open(&file.path, mode)? else {
         return Ok(None);
     };
-    let Ok(mapping) = guest.map(fd, &MappingSpec::whole(file, range))? else {
+    let mapping = guest.map(fd, &MappingSpec::whole(file, range))?;
+    Ok(mapping.ok().map(|mapping| (mode, mapping)))
+}
+
+/// Counts with one mapping, through a file that is open once and then twice. `None` where
+/// that cannot be had, which other rules find.
+fn count(
+    guest: &mut Guest,
+    facts: &KernelFacts,
+    file: &Arc<FileContract>,
+) -> Result<Option<Count>, HarnessError> {
+    let Some((mode, mapping)) = mapped(guest, file)? else {
         return Ok(None);
     };
     let once = counted(guest, facts, mapping.gva)?;

@@ -1,7 +1,7 @@
 //! Makes up operations: what there is to do something to is told by a rehearsal of
 //! those before.
 
-use harness::model::{Call, Handle, Operation, Place, Process, Stretch};
+use harness::model::{Anchor, Call, Handle, Operation, Place, Process, Stretch};
 use libafl_bolts::rands::Rand;
 use wire::{Advice, OpenMode, Prot, Sharing};
 
@@ -27,7 +27,7 @@ const KINDS: [(u64, Kind); 14] = [
     (16, Kind::Touch),
     (4, Kind::Fork),
     (3, Kind::Exit),
-    (2, Kind::Debug),
+    (5, Kind::Debug),
     (5, Kind::Revoke),
 ];
 
@@ -49,29 +49,32 @@ enum Kind {
     Revoke,
 }
 
-/// Cases to begin with: each file opened, mapped, touched and unmapped.
+/// Cases to begin with: each file opened, mapped and touched, once and then by two open
+/// files and two processes.
 pub fn beginnings(world: &World) -> Vec<Case> {
-    (0..world.files.len())
-        .map(|file| {
-            let mut case = Case::default();
-            let mut rehearsal = Rehearsal::of(world);
-            for call in beginning(world, file) {
-                let operation = Process::FIRST.does(call);
-                if rehearsal.take(&operation) {
-                    case.operations.push(operation);
-                }
-            }
-            case
+    let files = 0..world.files.len();
+    let alone = files.clone().map(|file| beginning(world, file, 0));
+    let crowd = files.map(|file| {
+        let mut calls = beginning(world, file, 0);
+        calls.extend(beginning(world, file, 1));
+        calls.push(Call::Fork { child: Process(1) });
+        calls
+    });
+    let sense = |calls: Vec<Call>| {
+        let operations = calls.into_iter().map(|call| Process::FIRST.does(call));
+        world.sense(&Case {
+            operations: operations.collect(),
         })
-        .collect()
+    };
+    alone.chain(crowd).map(sense).collect()
 }
 
-fn beginning(world: &World, file: usize) -> Vec<Call> {
+fn beginning(world: &World, file: usize, number: u32) -> Vec<Call> {
     let range = world.files.get(file).and_then(|file| file.ranges.first());
     let Some(range) = range else {
         return Vec::new();
     };
-    let (handle, anchor) = (Handle(0), harness::model::Anchor(0));
+    let (handle, anchor) = (Handle(number), Anchor(number));
     let prot = Prot {
         read: true,
         write: range.access.write,
@@ -167,7 +170,10 @@ pub(crate) fn operation<R: Rand>(
             child: Process(alive.iter().map(|it| it.0 + 1).max()?),
         },
         Kind::Exit => Call::Exit,
-        Kind::Debug => debug(rehearsal, dice, &alive)?,
+        Kind::Debug => {
+            let others: Vec<_> = alive.into_iter().filter(|it| *it != by).collect();
+            debug(rehearsal, dice, &others)?
+        }
         Kind::Revoke => revoke(rehearsal, dice)?,
     };
     Some(by.does(call))
@@ -258,9 +264,9 @@ fn remap<R: Rand>(rehearsal: &Rehearsal<'_>, dice: &mut Dice<'_, R>) -> Option<C
 fn debug<R: Rand>(
     rehearsal: &Rehearsal<'_>,
     dice: &mut Dice<'_, R>,
-    alive: &[Process],
+    others: &[Process],
 ) -> Option<Call> {
-    let of = dice.one_of(alive)?;
+    let of = dice.one_of(others)?;
     let at = place(rehearsal, dice)?;
     Some(match dice.below(3) {
         0 => Call::Peek { of, at },

@@ -2,10 +2,12 @@
 
 use addr::PAGE_SIZE;
 use guest_kernel::KernelFacts;
-use harness::model::{Call, Handle, Model, Process, Wrong};
+use harness::model::{Call, Handle, Model, Operation, Process, Wrong};
 use harness::{Guest, HarnessError};
 
+use crate::areas::Inside;
 use crate::case::Case;
+use crate::counts;
 use crate::verdict::Verdict;
 use crate::world::World;
 
@@ -71,7 +73,7 @@ pub(crate) fn look(
     guest: &mut Guest,
     (facts, world): (&KernelFacts, &World),
     (case, model): (&Case, &mut Model),
-    before: &Leavings,
+    (before, inside): (&Leavings, &Inside),
 ) -> Result<Option<Verdict>, HarnessError> {
     if let Some(verdict) = end_children(guest, model)? {
         return Ok(Some(verdict));
@@ -84,7 +86,19 @@ pub(crate) fn look(
     if let Some(mismatch) = guest.witness_all(&nothing)?.mismatch {
         return Ok(Some(Verdict::of(Wrong::Page(Box::new(mismatch)))));
     }
-    Ok(before.verdict(&Leavings::of(guest, facts)?))
+    if let Some(verdict) = before.verdict(&Leavings::of(guest, facts)?) {
+        return Ok(Some(verdict));
+    }
+    for (file, count) in &inside.counts {
+        let opens = |operation: &Operation| matches!(operation.call, Call::Open { file: opened, .. } if opened == *file);
+        if let Some(file) = world.files.get(*file)
+            && case.operations.iter().any(opens)
+            && let Some(verdict) = counts::again(guest, facts, file, *count)?
+        {
+            return Ok(Some(verdict));
+        }
+    }
+    Ok(None)
 }
 
 fn end_children(guest: &mut Guest, model: &mut Model) -> Result<Option<Verdict>, HarnessError> {

@@ -293,7 +293,7 @@ impl Subject {
             &mut self.guest,
             (&self.facts, &self.world),
             (case, model),
-            &self.before,
+            (&self.before, &self.inside),
         );
         let verdict = match looked {
             Ok(verdict) => verdict.or_else(|| self.complaint()),
