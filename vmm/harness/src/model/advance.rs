@@ -301,6 +301,17 @@ impl Model {
             // Copies of pages are nothing of the device.
             return Err(nothing(at));
         }
+        if let Some((_, area)) = area
+            && matches!(area.shows, Shows::Nothing)
+            && (if is_store {
+                area.prot.write
+            } else {
+                area.is_reachable()
+            })
+        {
+            // So is memory that comes where addresses were only taken.
+            return Err(nothing(at));
+        }
         let is_revoked = match area.map(|(_, area)| &area.shows) {
             Some(Shows::File(pages)) => self.is_revoked(&pages.file),
             Some(Shows::Nothing) | None => false,
@@ -351,7 +362,12 @@ impl Model {
             return Err(nothing(of));
         }
         self.state(of)?;
-        self.range(&Stretch { at, npages: 1 })?;
+        let gva = Gva::new(self.range(&Stretch { at, npages: 1 })?.start);
+        let area = self.space(of).and_then(|space| space.area_at(gva));
+        if area.is_some_and(|(_, area)| matches!(area.shows, Shows::Nothing)) {
+            // Ordinary memory, which may be read and written so whatever its rights.
+            return Err(nothing(at));
+        }
         Ok(Wanted::Errno(libc::EIO))
     }
 }

@@ -432,3 +432,30 @@ fn an_open_file_lives_for_as_long_as_it_is_mapped() {
     comes_to(&mut model, unmap, Came::Done);
     assert_eq!(model.opens(0), 0);
 }
+
+/// Where rights come to addresses that were only taken, there is ordinary memory, which is
+/// nothing of a device.
+#[test]
+fn memory_that_is_no_devices_means_nothing() {
+    let mut model = mapped(EAGER);
+    let touches = [Call::Load(ARENA.page(1)), Call::Store(ARENA.page(1))];
+    for call in touches.clone() {
+        let wanted = predicted(&model, call);
+        assert!(matches!(wanted, Wanted::Signal { .. }), "{wanted:?}");
+    }
+    let protect = FIRST.does(Call::Protect {
+        pages: ARENA.pages(0, 2),
+        prot: Prot::READ_WRITE,
+    });
+    comes_to(&mut model, protect, Came::Done);
+    let fork = FIRST.does(Call::Fork { child: CHILD });
+    comes_to(&mut model, fork, Came::Child(11));
+    let peek = Call::Peek {
+        of: CHILD,
+        at: ARENA.page(3),
+    };
+    for call in touches.into_iter().chain([peek]) {
+        let predicted = model.predict(&FIRST.does(call.clone()));
+        assert!(predicted.is_err(), "{call:?}: {predicted:?}");
+    }
+}
