@@ -5,8 +5,8 @@
 
 mod common;
 
-use addr::{Gfn, Gpa, Gva, PAGE_SIZE};
-use common::{bind, control, errno, guest, kernel_facts, signal, unbind};
+use addr::{Gpa, Gva, PAGE_SIZE};
+use common::{bind, control, errno, guest, signal, unbind};
 use harness::Guest;
 use rstest::rstest;
 use walk::MemoryType;
@@ -115,17 +115,6 @@ fn unmap(guest: &mut Guest, gva: Gva, npages: u64) {
         .munmap(gva, npages * PAGE_SIZE)
         .expect("an answer")
         .expect("unmapped");
-}
-
-/// References on each page, read by the host in the guest's `struct page`.
-fn references(guest: &Guest, pages: &[Gpa]) -> Vec<i32> {
-    let facts = kernel_facts();
-    let view = guest.kernel(&facts).expect("this kernel");
-    let count = |gpa: &Gpa| {
-        let page = view.page_of(Gfn::containing(*gpa)).expect("readable");
-        page.expect("RAM has a struct page").refcount
-    };
-    pages.iter().map(count).collect()
 }
 
 /// How often pages are mapped, by the kernel's own account (/proc/kpagecount).
@@ -264,29 +253,6 @@ fn a_mapping_keeps_the_pages_of_a_driver_that_is_gone(
     assert_eq!(map_counts(&mut guest, &pages), [1; 5]);
     unmap(&mut guest, gva, NPAGES);
     assert_eq!(guest.kernel_complaints().expect("its log"), [""; 0]);
-}
-
-/// A page is freed with its last reference and not before. The mapped file keeps the
-/// buffer, which has a reference of its own, when the driver is gone; the last entry
-/// takes the file along.
-#[rstest]
-fn a_page_is_freed_with_its_last_reference(
-    #[values("pages", "mappages", "prepare-pages", "pagefault", "prepare-pagefault")] name: &str,
-) {
-    let mut guest = guest();
-    let pages = device_pages(&guest);
-    assert_eq!(references(&guest, &pages), [1; 5]);
-    let gva = map(&mut guest, name, 0, NPAGES, Prot::READ_WRITE).expect(name);
-    assert_in_use(&mut guest, gva, &pages);
-    assert_eq!(references(&guest, &pages), [2; 5]);
-    unbind(&mut guest);
-    assert_eq!(references(&guest, &pages), [2; 5]);
-    unmap(&mut guest, page(gva, 1), 3);
-    assert_eq!(references(&guest, &pages), [2, 1, 1, 1, 2]);
-    unmap(&mut guest, gva, NPAGES);
-    // The kernel may have given one that is free to somebody else since.
-    let freed = references(&guest, &pages);
-    assert!(freed.contains(&0), "{freed:?}");
 }
 
 #[test]

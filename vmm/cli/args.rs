@@ -45,6 +45,13 @@ pub enum Command {
     Atlas(AtlasArgs),
     /// Check every driver with a planted fault, and show what catches it
     Mutants(MutantsArgs),
+    /// Do to a driver's mappings whatever processes can, over and over, and look for what
+    /// is wrong
+    Fuzz(FuzzArgs),
+    /// Do what a finding of `fuzz` says, step by step; status 1 when it is still wrong
+    Replay(ReplayArgs),
+    /// Leave out of a finding of `fuzz` what it does not need, and write it anew
+    Minimize(ReplayArgs),
     /// Tell what this machine can do, and what would make it do more
     Doctor(DoctorArgs),
     /// Show, build or remove guest images
@@ -145,6 +152,100 @@ pub struct MutantsArgs {
     /// What the image is built from
     #[command(flatten)]
     pub image: ImageArgs,
+}
+
+/// The driver that is fuzzed.
+#[derive(Clone, Debug, clap::Args)]
+pub struct FuzzedArgs {
+    /// Host to run on: kvm, soft-npt or auto
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<Wish>,
+    /// A module instead of the project's own driver; with several, all are loaded in this
+    /// order and the last one is the driver
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "contract",
+        conflicts_with = "driver_variant"
+    )]
+    pub module: Vec<PathBuf>,
+    /// What the driver's files promise, and the device that it is for: see
+    /// tests/examples/README.md
+    #[arg(long, value_name = "FILE", requires = "module")]
+    pub contract: Option<PathBuf>,
+    /// Boot the guest even if there is a snapshot of it, and leave none
+    #[arg(long)]
+    pub no_snapshot: bool,
+    /// Show the guest's console on standard error
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// What the image is built from
+    #[command(flatten)]
+    pub image: ImageArgs,
+}
+
+/// Options of `fuzz`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct FuzzArgs {
+    /// Print one JSON document on standard output, and nothing else there
+    #[arg(long)]
+    pub json: bool,
+    /// End after so many seconds
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    pub seconds: u64,
+    /// End after so many cases, whatever the time
+    #[arg(long, value_name = "N")]
+    pub cases: Option<u64>,
+    /// Seed of all choices: the same seed, driver and corpus go through the same cases
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// Folder of cases and findings, which a later run goes on with; without it only what
+    /// was found is told
+    #[arg(long, value_name = "DIR")]
+    pub corpus: Option<PathBuf>,
+    /// End at the first finding
+    #[arg(long)]
+    pub until_found: bool,
+    /// Look at every page after each operation, and not only at a case's end
+    #[arg(long)]
+    pub paranoid: bool,
+    /// Look at no page: only at results, errnos and signals
+    #[arg(long, conflicts_with = "paranoid")]
+    pub no_evidence: bool,
+    /// Variant of the driver, as listed in guest-module/variants.txt
+    #[arg(long, value_name = "NAME", default_value = "good")]
+    pub driver_variant: String,
+    /// Fuzz every variant that has a fault planted, each until it is found or `--cases`
+    /// are gone through, and tell after how many cases it was
+    #[arg(long, requires = "cases", conflicts_with_all = ["driver_variant", "corpus", "module"])]
+    pub every_variant: bool,
+    /// Of them only this one; may be given several times
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        requires = "every_variant"
+    )]
+    pub only: Vec<String>,
+    /// The driver
+    #[command(flatten)]
+    pub fuzzed: FuzzedArgs,
+}
+
+/// Options of `replay` and `minimize`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ReplayArgs {
+    /// The finding
+    pub file: PathBuf,
+    /// Print one JSON document on standard output, and nothing else there
+    #[arg(long)]
+    pub json: bool,
+    /// Variant of the driver instead of the one that the finding names
+    #[arg(long, value_name = "NAME")]
+    pub driver_variant: Option<String>,
+    /// The driver
+    #[command(flatten)]
+    pub fuzzed: FuzzedArgs,
 }
 
 /// What a guest image is built from.

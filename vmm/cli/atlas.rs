@@ -42,6 +42,7 @@ fn carry(options: &AtlasArgs) -> anyhow::Result<i32> {
         host: options.host,
         yes: options.image.yes,
         images: Images::from([(VARIANT.to_owned(), image)]),
+        folders: Vec::new(),
         environment: Vec::new(),
     };
     carried::carry(errand, &progress)

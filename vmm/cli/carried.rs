@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
 use guest_images::handover::Images;
@@ -23,6 +24,9 @@ pub struct Errand {
     pub yes: bool,
     /// The images that it boots.
     pub images: Images,
+    /// Folders that it writes to, or reads from although a software host has others in
+    /// their place.
+    pub folders: Vec<PathBuf>,
     /// Variables besides those of the images.
     pub environment: Vec<(OsString, OsString)>,
 }
@@ -44,7 +48,7 @@ pub fn carry(errand: Errand, progress: &Progress) -> anyhow::Result<i32> {
         wish: errand.host,
         owner: Owner::Current,
         consent: images::consent(errand.yes),
-        writable: Vec::new(),
+        writable: errand.folders,
         files,
         debugger: None,
         environment,

@@ -1,6 +1,8 @@
 //! `mapwitness check`: brings image, host and guest together, and prints what the
 //! check found.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::anyhow;
 use contract::Contract;
 use guest_images::GuestImage;
@@ -45,16 +47,21 @@ fn carry(options: &CheckArgs) -> anyhow::Result<i32> {
         Contract::read(path)?;
     }
     let mut image = images::ensure(&options.driver_variant, &options.image, &progress)?;
-    let subject = Subject::of(options, &mut image, &progress)?;
+    let subject = Subject::of(brought(options), &mut image, &progress)?;
     let images = Images::from([(options.driver_variant.clone(), image)]);
     let environment = subject.iter().map(Subject::environment);
     let errand = Errand {
         host: options.host,
         yes: options.image.yes,
         images,
+        folders: Vec::new(),
         environment: environment.collect::<Result<_, _>>()?,
     };
     carried::carry(errand, &progress)
+}
+
+fn brought(options: &CheckArgs) -> (&[PathBuf], Option<&Path>) {
+    (&options.module, options.contract.as_deref())
 }
 
 /// Checks on the KVM that is here and prints the outcome.
@@ -66,7 +73,7 @@ fn here(options: &CheckArgs, image: GuestImage) -> Exit {
 }
 
 fn check(options: &CheckArgs, mut image: GuestImage) -> anyhow::Result<Report> {
-    let subject = Subject::of(options, &mut image, &Progress::hidden())?;
+    let subject = Subject::of(brought(options), &mut image, &Progress::hidden())?;
     let host = carried::host_report(options.host)?;
     let facts = KernelFacts::read(&image.types, &image.system_map)?;
     let mut config = VmConfig::new(image.vmlinux, image.initramfs);

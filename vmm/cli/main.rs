@@ -6,9 +6,11 @@ mod carried;
 mod check;
 mod doctor;
 mod exit;
+mod fuzz;
 mod images;
 mod mutants;
 mod picture;
+mod replay;
 mod subject;
 mod table;
 
@@ -30,6 +32,9 @@ fn main() -> ExitCode {
         Command::Check(options) => check::run(&options),
         Command::Atlas(options) => atlas::run(&options),
         Command::Mutants(options) => mutants::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
+        Command::Replay(options) => replay::run(&options, replay::Task::Replay),
+        Command::Minimize(options) => replay::run(&options, replay::Task::Minimize),
         Command::Doctor(options) => doctor::run(options.json),
         Command::Images(command) => images::run(&command),
     };

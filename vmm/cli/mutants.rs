@@ -67,6 +67,7 @@ fn carry(options: &MutantsArgs) -> anyhow::Result<Exit> {
         host: options.host,
         yes: options.image.yes,
         images,
+        folders: Vec::new(),
         environment: Vec::new(),
     };
     let status = carried::carry(errand, &progress)?;

@@ -1,6 +1,7 @@
 //! What a check is of: the project's own driver, or one that its user brings along.
 
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use contract::Contract;
@@ -9,8 +10,6 @@ use harness::{Driver, Guest, equip};
 use monitor::VmConfig;
 use provision::Progress;
 use serde::{Deserialize, Serialize};
-
-use crate::args::CheckArgs;
 
 /// Tells the carried process what it checks: it may not see the files.
 const VARIABLE: &str = "MAPWITNESS_SUBJECT";
@@ -27,11 +26,11 @@ impl Subject {
     /// What the options bring along, with the image that holds it; `None` for the
     /// project's own driver.
     pub fn of(
-        options: &CheckArgs,
+        (module, contract): (&[PathBuf], Option<&Path>),
         image: &mut GuestImage,
         progress: &Progress,
     ) -> anyhow::Result<Option<Self>> {
-        let Some(path) = &options.contract else {
+        let Some(path) = contract else {
             return Ok(None);
         };
         if let Some(value) = std::env::var_os(VARIABLE) {
@@ -40,7 +39,7 @@ impl Subject {
             return subject.map(Some);
         }
         let contract = Contract::read(path)?;
-        let (with_modules, modules) = guest_images::with_modules(image, &options.module, progress)?;
+        let (with_modules, modules) = guest_images::with_modules(image, module, progress)?;
         *image = with_modules;
         Ok(Some(Self { contract, modules }))
     }

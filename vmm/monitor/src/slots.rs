@@ -266,6 +266,11 @@ impl Slots {
         &self.table
     }
 
+    /// Whether KVM notes which pages the guest stores to.
+    pub(crate) fn logs_dirty_pages(&self) -> bool {
+        self.logs_dirty_pages
+    }
+
     pub(crate) fn memory(&self) -> &GuestMemory {
         &self.memory
     }

@@ -174,6 +174,12 @@ impl Vm {
         self.slots.table()
     }
 
+    /// Whether KVM notes which pages the guest stores to, as it does from the first snapshot
+    /// on: it withholds the right to store to a page until the guest does.
+    pub fn notes_stores(&self) -> bool {
+        self.slots.logs_dirty_pages()
+    }
+
     /// Values that the driver wrote to the device's doorbell since the last call.
     pub fn take_device_doorbells(&mut self) -> Vec<u32> {
         self.shared.bus().registers.take_doorbells()

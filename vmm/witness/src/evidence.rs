@@ -36,6 +36,8 @@ pub struct PageEvidence {
     pub second_level: Option<Result<Entry, String>>,
     /// The vCPU caches memory at all.
     pub caches: bool,
+    /// KVM notes which pages the guest stores to.
+    pub notes_stores: bool,
     /// What the guest saw there.
     pub seen: Option<Seen>,
 }
@@ -109,6 +111,7 @@ impl<'vm> Evidence<'vm> {
                 device_frame,
                 second_level: gpa.map(|gpa| self.second_level(gpa)),
                 caches: self.tables.caches(),
+                notes_stores: self.vm.notes_stores(),
                 seen: None,
             }
         };

@@ -72,6 +72,10 @@ impl Model {
             Shows::File(pages) => pages.is_ram(),
             Shows::Nothing => false,
         });
+        if area.is_some_and(|area| matches!(area.shows, Shows::Nothing)) {
+            // Ordinary memory, which may be read and written so whatever its rights.
+            return Err(nothing(at));
+        }
         // With FOLL_FORCE more may be had than the area's rights; nobody asks for it here.
         if is_ram && area.is_some_and(|area| !area.is_reachable() || is_store && !area.prot.write) {
             return Err(nothing(at));

@@ -36,12 +36,13 @@ impl Space {
         } else {
             area.is_reachable()
         };
-        let Shows::File(pages) = &area.shows else {
-            return Touch::Denied;
-        };
         if !allowed {
             return Touch::Denied;
         }
+        let Shows::File(pages) = &area.shows else {
+            // Memory that comes where addresses were only taken is nobody's.
+            return Touch::Unclear;
+        };
         if pages.has(page) {
             return Touch::Page(page);
         }

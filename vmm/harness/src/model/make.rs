@@ -78,7 +78,9 @@ impl Model {
         if file >= self.files.len() {
             return Err(nothing(file));
         }
+        self.opened += 1;
         let open = OpenFile {
+            serial: self.opened,
             fd: learned.fd,
             file,
             mode,
@@ -145,6 +147,7 @@ impl Model {
                 file,
                 first_page,
                 sharing,
+                opened: open.serial,
                 entries,
                 huge: BTreeSet::new(),
                 moved: false,

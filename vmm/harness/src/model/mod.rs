@@ -48,6 +48,8 @@ pub struct Model {
     device: Device,
     processes: BTreeMap<Process, State>,
     anchors: BTreeMap<Anchor, Gva>,
+    /// How many files were opened so far.
+    opened: u64,
     /// Addresses that the guest gave at some time. Nothing but what the model knows
     /// is mapped there in any process: the agent maps nothing of its own.
     known: Vec<Range<u64>>,
@@ -73,6 +75,8 @@ struct State {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct OpenFile {
+    /// Tells it from all others, whatever they are called.
+    serial: u64,
     fd: Fd,
     file: usize,
     mode: OpenMode,
@@ -134,6 +138,7 @@ impl Model {
             },
             processes: BTreeMap::from([(Process::FIRST, first)]),
             anchors: BTreeMap::new(),
+            opened: 0,
             known: Vec::new(),
         }
     }
@@ -179,6 +184,33 @@ impl Model {
     pub fn fd(&self, process: Process, handle: Handle) -> Option<Fd> {
         let open = self.processes.get(&process)?.open.get(&handle)?;
         Some(open.fd)
+    }
+
+    /// The file that is open.
+    pub fn file(&self, process: Process, handle: Handle) -> Option<&Arc<FileContract>> {
+        let open = self.processes.get(&process)?.open.get(&handle)?;
+        self.files.get(open.file)
+    }
+
+    /// How many open files there are of the file with this number. One that processes
+    /// share by fork(2) is one, and one that is closed lives for as long as it is mapped.
+    pub fn opens(&self, file: usize) -> usize {
+        let mut opens = BTreeSet::new();
+        for state in self.processes.values() {
+            let open = state.open.values().filter(|open| open.file == file);
+            opens.extend(open.map(|open| open.serial));
+            for (_, area) in state.space.areas() {
+                if let Shows::File(pages) = &area.shows
+                    && self
+                        .files
+                        .get(file)
+                        .is_some_and(|it| it.name == pages.file.name)
+                {
+                    opens.insert(pages.opened);
+                }
+            }
+        }
+        opens.len()
     }
 
     /// Address of a place; `None` when nothing has come to its anchor, or it lies past

@@ -58,6 +58,8 @@ pub struct Pages {
     pub first_page: u64,
     /// Shared or private.
     pub sharing: Sharing,
+    /// The open file that it was mapped through: the area holds it.
+    pub opened: u64,
     /// For each page, whether it has an entry in the page tables. One without any
     /// right keeps its entry, but the processor takes it for absent.
     pub entries: Vec<bool>,
@@ -110,6 +112,7 @@ impl Pages {
             file: self.file_from(at),
             first_page: self.first_page + at,
             sharing: self.sharing,
+            opened: self.opened,
             entries: self
                 .entries
                 .split_off(usize::try_from(at).unwrap_or(usize::MAX)),
@@ -230,9 +233,12 @@ impl Space {
     /// that is split at the start stays so when another refuses to be at the end
     /// (`vms_gather_munmap_vmas` of mm/vma.c).
     pub(super) fn split(&mut self, range: &Range<u64>) -> Result<Vec<u64>, Errno> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
         self.split_at(range.start)?;
         self.split_at(range.end)?;
-        let starts = self.areas.range(range.start..range.end.max(range.start));
+        let starts = self.areas.range(range.start..range.end);
         Ok(starts.map(|(start, _)| *start).collect())
     }
 

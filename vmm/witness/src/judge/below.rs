@@ -43,7 +43,7 @@ impl Judge<'_> {
                 if found.access.write != window.read_only {
                     return Ok(());
                 }
-                if !self.has_stored() && may_be_granted_later(found, window) {
+                if !window.read_only && self.may_be_granted_later(found) {
                     return unheard(NOT_STORED);
                 }
                 describe(entry)
@@ -61,18 +61,20 @@ impl Judge<'_> {
         )
     }
 
+    /// An entry that misses nothing but the right to store, where KVM takes that away to
+    /// learn of the next store: on a processor that has no dirty bits
+    /// (`mark_spte_for_access_track` of arch/x86/kvm/mmu/spte.c), and in memslots with
+    /// `KVM_MEM_LOG_DIRTY_PAGES`. Pre-faulting does not give it; a store does.
+    pub(super) fn may_be_granted_later(&self, found: &Translation<Hpa>) -> bool {
+        let withholds = found.dirty.is_none() || self.evidence.notes_stores;
+        withholds && !found.access.write && !self.has_stored()
+    }
+
     /// Whether a store of the guest got through just before this look.
-    pub(super) fn has_stored(&self) -> bool {
+    fn has_stored(&self) -> bool {
         let seen = self.evidence.seen.as_ref();
         seen.is_some_and(|seen| matches!(seen.stored, Some(Ok(_))))
     }
-}
-
-/// An entry that misses nothing but the right to store, on a processor that has no
-/// dirty bits: KVM takes the right away to learn of the next store, and pre-faulting
-/// does not give it (`mark_spte_for_access_track` of arch/x86/kvm/mmu/spte.c).
-fn may_be_granted_later(found: &Translation<Hpa>, window: &WindowPlan) -> bool {
-    found.dirty.is_none() && !found.access.write && !window.read_only
 }
 
 /// Everything but the right to store.

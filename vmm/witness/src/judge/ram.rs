@@ -134,7 +134,7 @@ impl Judge<'_> {
         };
         match (&entry.walked, &entry.brought_in) {
             (Ok(found), _) if leads_there(found) && found.access.write => return Ok(()),
-            (Ok(found), _) if leads_there(found) && found.dirty.is_none() && !self.has_stored() => {
+            (Ok(found), _) if leads_there(found) && self.may_be_granted_later(found) => {
                 return unheard(below::NOT_STORED);
             }
             (Err(error), BroughtIn::Unsupported(why)) if error.is_not_present() => {

@@ -398,3 +398,69 @@ fn a_request_by_bytes_is_answered_as_the_contract_says() {
         .and_then(|space| space.area_at(Gva::new(0x1fff)));
     assert_eq!(area.map(|(_, area)| area.npages), Some(1));
 }
+
+/// mremap(2) of pages to as many at the same place, and munmap(2) of none, split nothing.
+#[test]
+fn nothing_is_split_where_nothing_changes() {
+    let mut model = mapped(EAGER);
+    let same = Call::Remap {
+        pages: MAPPING.pages(2, 2),
+        new_npages: 2,
+        may_move: false,
+        fixed: None,
+        anchor: Anchor(9),
+    };
+    let at = Came::At(Gva::new(BASE + 2 * PAGE_SIZE));
+    comes_to(&mut model, FIRST.does(same), at);
+    assert_eq!(entries(&model, FIRST).len(), 1);
+}
+
+#[test]
+fn an_open_file_lives_for_as_long_as_it_is_mapped() {
+    let mut model = mapped(EAGER);
+    assert_eq!(model.opens(0), 1);
+    let open = Call::Open {
+        file: 0,
+        mode: OpenMode::ReadOnly,
+        handle: Handle(1),
+    };
+    comes_to(&mut model, FIRST.does(open), Came::Fd(Fd(4)));
+    let fork = FIRST.does(Call::Fork { child: CHILD });
+    comes_to(&mut model, fork, Came::Child(11));
+    assert_eq!(model.opens(0), 2);
+    for (by, handle) in [(FIRST, FILE), (FIRST, Handle(1)), (CHILD, Handle(1))] {
+        comes_to(&mut model, by.does(Call::Close { handle }), Came::Done);
+    }
+    comes_to(&mut model, CHILD.does(Call::Exit), Came::Ended(0));
+    assert_eq!(model.opens(0), 1, "it is mapped");
+    let unmap = FIRST.does(Call::Unmap(MAPPING.pages(0, NPAGES)));
+    comes_to(&mut model, unmap, Came::Done);
+    assert_eq!(model.opens(0), 0);
+}
+
+/// Where rights come to addresses that were only taken, there is ordinary memory, which is
+/// nothing of a device.
+#[test]
+fn memory_that_is_no_devices_means_nothing() {
+    let mut model = mapped(EAGER);
+    let touches = [Call::Load(ARENA.page(1)), Call::Store(ARENA.page(1))];
+    for call in touches.clone() {
+        let wanted = predicted(&model, call);
+        assert!(matches!(wanted, Wanted::Signal { .. }), "{wanted:?}");
+    }
+    let protect = FIRST.does(Call::Protect {
+        pages: ARENA.pages(0, 2),
+        prot: Prot::READ_WRITE,
+    });
+    comes_to(&mut model, protect, Came::Done);
+    let fork = FIRST.does(Call::Fork { child: CHILD });
+    comes_to(&mut model, fork, Came::Child(11));
+    let peek = Call::Peek {
+        of: CHILD,
+        at: ARENA.page(3),
+    };
+    for call in touches.into_iter().chain([peek]) {
+        let predicted = model.predict(&FIRST.does(call.clone()));
+        assert!(predicted.is_err(), "{call:?}: {predicted:?}");
+    }
+}

@@ -193,3 +193,39 @@ fn a_right_to_store_may_come_with_the_first_store_where_nothing_records_it() {
         ],
     );
 }
+
+/// So does KVM where it is to note which pages are stored to.
+#[test]
+fn a_right_to_store_may_come_with_the_first_store_where_stores_are_noted() {
+    fn read_only(case: &mut Case, notes_stores: bool) {
+        leaf(case, |raw| raw & !WRITE);
+        case.notes_stores = notes_stores;
+    }
+    const READ_ONLY: &str = "pfn 0x80015, read-only, WB, a page of 4 KiB";
+    check(
+        b3,
+        &[
+            (
+                "not granted, and nobody has stored yet",
+                |c| {
+                    read_only(c, true);
+                    c.seen = None;
+                },
+                Pass(&[Contract, GuestWalk, Memslot, HostFrame], &[SecondLevel]),
+            ),
+            (
+                "not granted, and yet stored to",
+                |c| read_only(c, true),
+                fail(READ_ONLY),
+            ),
+            (
+                "not granted where nobody notes stores",
+                |c| {
+                    read_only(c, false);
+                    c.seen = None;
+                },
+                fail(READ_ONLY),
+            ),
+        ],
+    );
+}

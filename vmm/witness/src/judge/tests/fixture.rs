@@ -245,6 +245,7 @@ pub struct Case {
     pub seen: Option<Seen>,
     /// CR0.CD is clear.
     pub caches: bool,
+    pub notes_stores: bool,
 }
 
 pub const STAMPS: Stamps = Stamps::new(7);
@@ -288,6 +289,7 @@ impl Case {
                 stored: access.write.then(|| Ok(vec![page])),
             }),
             caches: true,
+            notes_stores: false,
         }
     }
 
@@ -296,6 +298,7 @@ impl Case {
         let gpa = plan().gpa(page).expect("a page of a buffer");
         let frame = Pfn::new(0x9_0000 + page.page * 5);
         Self {
+            notes_stores: false,
             expected: Expected::Present {
                 page,
                 access: Access::READ_WRITE,
@@ -328,6 +331,7 @@ impl Case {
             second_level: None,
             seen: None,
             caches: true,
+            notes_stores: false,
         }
     }
 
@@ -340,6 +344,7 @@ impl Case {
             device_frame: self.device_frame,
             second_level: self.second_level,
             caches: self.caches,
+            notes_stores: self.notes_stores,
             seen: self.seen,
         };
         (self.expected, evidence)

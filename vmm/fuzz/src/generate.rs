@@ -1,0 +1,335 @@
+//! Makes up operations: what there is to do something to is told by a rehearsal of
+//! those before.
+
+use harness::model::{Anchor, Call, Handle, Operation, Place, Process, Stretch};
+use libafl_bolts::rands::Rand;
+use wire::{Advice, OpenMode, Prot, Sharing};
+
+use crate::case::{Case, MOST_OPERATIONS};
+use crate::dice::Dice;
+use crate::dictionary;
+use crate::world::{Rehearsal, World};
+
+/// Pages that are taken and not used.
+const ARENA_NPAGES: u64 = 32;
+
+/// Kinds of calls, each with how often it comes.
+const KINDS: [(u64, Kind); 14] = [
+    (6, Kind::Open),
+    (3, Kind::Close),
+    (20, Kind::Map),
+    (10, Kind::Ask),
+    (2, Kind::Reserve),
+    (8, Kind::Unmap),
+    (9, Kind::Protect),
+    (5, Kind::Advise),
+    (8, Kind::Remap),
+    (16, Kind::Touch),
+    (4, Kind::Fork),
+    (3, Kind::Exit),
+    (5, Kind::Debug),
+    (5, Kind::Revoke),
+];
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Open,
+    Close,
+    Map,
+    Ask,
+    Reserve,
+    Unmap,
+    Protect,
+    Advise,
+    Remap,
+    Touch,
+    Fork,
+    Exit,
+    Debug,
+    Revoke,
+}
+
+/// Cases to begin with: each file opened, mapped and touched, once and then by two open
+/// files and two processes.
+pub fn beginnings(world: &World) -> Vec<Case> {
+    let files = 0..world.files.len();
+    let alone = files.clone().map(|file| beginning(world, file, 0));
+    let crowd = files.map(|file| {
+        let mut calls = beginning(world, file, 0);
+        calls.extend(beginning(world, file, 1));
+        calls.push(Call::Fork { child: Process(1) });
+        calls
+    });
+    let sense = |calls: Vec<Call>| {
+        let operations = calls.into_iter().map(|call| Process::FIRST.does(call));
+        world.sense(&Case {
+            operations: operations.collect(),
+        })
+    };
+    alone.chain(crowd).map(sense).collect()
+}
+
+fn beginning(world: &World, file: usize, number: u32) -> Vec<Call> {
+    let range = world.files.get(file).and_then(|file| file.ranges.first());
+    let Some(range) = range else {
+        return Vec::new();
+    };
+    let (handle, anchor) = (Handle(number), Anchor(number));
+    let prot = Prot {
+        read: true,
+        write: range.access.write,
+        exec: false,
+    };
+    vec![
+        Call::Open {
+            file,
+            mode: if prot.write {
+                OpenMode::ReadWrite
+            } else {
+                OpenMode::ReadOnly
+            },
+            handle,
+        },
+        Call::Map {
+            handle,
+            first_page: range.first_page(),
+            npages: range.npages,
+            prot,
+            sharing: Sharing::Shared,
+            fixed: None,
+            anchor,
+        },
+        Call::Load(anchor.page(range.npages / 2)),
+    ]
+}
+
+/// A case from nothing.
+pub fn case<R: Rand>(world: &World, rand: &mut R) -> Case {
+    let mut case = Case::default();
+    let mut rehearsal = Rehearsal::of(world);
+    let len = 3 + Dice(rand).index(MOST_OPERATIONS / 2);
+    for _ in 0..4 * len {
+        if case.operations.len() >= len {
+            break;
+        }
+        if let Some(operation) = operation(&rehearsal, &mut Dice(rand))
+            && rehearsal.take(&operation)
+        {
+            case.operations.push(operation);
+        }
+    }
+    case
+}
+
+/// Something to do next; `None` when the dice fall on what cannot be done here.
+pub(crate) fn operation<R: Rand>(
+    rehearsal: &Rehearsal<'_>,
+    dice: &mut Dice<'_, R>,
+) -> Option<Operation> {
+    let alive: Vec<Process> = rehearsal.model.processes().collect();
+    let by = if dice.one_in(3) {
+        dice.one_of(&alive)?
+    } else {
+        Process::FIRST
+    };
+    let kind = if rehearsal.open(by).is_empty() && !dice.one_in(6) {
+        Kind::Open
+    } else {
+        dice.weighted(&KINDS)?
+    };
+    let call = match kind {
+        Kind::Open => open(rehearsal, dice),
+        Kind::Close => Call::Close {
+            handle: dice.one_of(&rehearsal.open(by))?,
+        },
+        Kind::Map => map(rehearsal, dice, by)?,
+        Kind::Ask => ask(rehearsal, dice, by)?,
+        Kind::Reserve => Call::Reserve {
+            npages: ARENA_NPAGES,
+            anchor: rehearsal.new_anchor(),
+        },
+        Kind::Unmap => Call::Unmap(stretch(rehearsal, dice)?),
+        Kind::Protect => Call::Protect {
+            pages: stretch(rehearsal, dice)?,
+            prot: prot(dice),
+        },
+        Kind::Advise => Call::Advise {
+            pages: stretch(rehearsal, dice)?,
+            advice: advice(dice)?,
+        },
+        Kind::Remap => remap(rehearsal, dice)?,
+        Kind::Touch => {
+            let at = place(rehearsal, dice)?;
+            if dice.one_in(2) {
+                Call::Load(at)
+            } else {
+                Call::Store(at)
+            }
+        }
+        Kind::Fork => Call::Fork {
+            child: Process(alive.iter().map(|it| it.0 + 1).max()?),
+        },
+        Kind::Exit => Call::Exit,
+        Kind::Debug => {
+            let others: Vec<_> = alive.into_iter().filter(|it| *it != by).collect();
+            debug(rehearsal, dice, &others)?
+        }
+        Kind::Revoke => revoke(rehearsal, dice)?,
+    };
+    Some(by.does(call))
+}
+
+fn open<R: Rand>(rehearsal: &Rehearsal<'_>, dice: &mut Dice<'_, R>) -> Call {
+    let mode = match dice.below(6) {
+        0 => OpenMode::ReadOnly,
+        1 => OpenMode::WriteOnly,
+        _ => OpenMode::ReadWrite,
+    };
+    Call::Open {
+        file: dice.index(rehearsal.world.files.len()),
+        mode,
+        handle: rehearsal.new_handle(),
+    }
+}
+
+fn map<R: Rand>(rehearsal: &Rehearsal<'_>, dice: &mut Dice<'_, R>, by: Process) -> Option<Call> {
+    let (handle, first, had) = file(rehearsal, dice, by)?;
+    let page = dictionary::page(dice, had);
+    let npages = dictionary::npages(dice, had.saturating_sub(page));
+    let fixed = if dice.one_in(4) {
+        place(rehearsal, dice)
+    } else {
+        None
+    };
+    Some(Call::Map {
+        handle,
+        first_page: first.saturating_add(page),
+        npages,
+        prot: prot(dice),
+        sharing: sharing(dice),
+        fixed,
+        anchor: rehearsal.new_anchor(),
+    })
+}
+
+fn ask<R: Rand>(rehearsal: &Rehearsal<'_>, dice: &mut Dice<'_, R>, by: Process) -> Option<Call> {
+    let (handle, first, had) = file(rehearsal, dice, by)?;
+    let offset_bytes = dictionary::offset_bytes(dice, first.saturating_add(had));
+    let page = offset_bytes / addr::PAGE_SIZE;
+    let rest = first.saturating_add(had).saturating_sub(page);
+    Some(Call::Ask {
+        handle,
+        offset_bytes,
+        len_bytes: dictionary::len_bytes(dice, rest),
+        prot: prot(dice),
+        sharing: sharing(dice),
+        anchor: rehearsal.new_anchor(),
+    })
+}
+
+/// An open file, with the first page that it has and how many.
+fn file<R: Rand>(
+    rehearsal: &Rehearsal<'_>,
+    dice: &mut Dice<'_, R>,
+    by: Process,
+) -> Option<(Handle, u64, u64)> {
+    let handle = dice.one_of(&rehearsal.open(by))?;
+    let file = rehearsal.model.file(by, handle)?;
+    let range = dice.one_of(&file.ranges)?;
+    Some((handle, range.first_page(), range.npages))
+}
+
+fn remap<R: Rand>(rehearsal: &Rehearsal<'_>, dice: &mut Dice<'_, R>) -> Option<Call> {
+    let pages = stretch(rehearsal, dice)?;
+    let new_npages = match dice.below(6) {
+        0..=2 => pages.npages,
+        3 => dice.below(pages.npages),
+        4 => pages.npages.saturating_add(1 + dice.below(4)),
+        _ => dictionary::npages(dice, pages.npages),
+    };
+    let fixed = if dice.one_in(2) {
+        place(rehearsal, dice)
+    } else {
+        None
+    };
+    Some(Call::Remap {
+        pages,
+        new_npages,
+        may_move: fixed.is_some() || dice.one_in(2),
+        fixed,
+        anchor: rehearsal.new_anchor(),
+    })
+}
+
+fn debug<R: Rand>(
+    rehearsal: &Rehearsal<'_>,
+    dice: &mut Dice<'_, R>,
+    others: &[Process],
+) -> Option<Call> {
+    let of = dice.one_of(others)?;
+    let at = place(rehearsal, dice)?;
+    Some(match dice.below(3) {
+        0 => Call::Peek { of, at },
+        1 => Call::Poke { of, at },
+        _ => Call::ReadMem { of, at },
+    })
+}
+
+fn revoke<R: Rand>(rehearsal: &Rehearsal<'_>, dice: &mut Dice<'_, R>) -> Option<Call> {
+    let window = dice.one_of(&rehearsal.world.revocable)?;
+    Some(if dice.one_in(2) {
+        Call::Revoke { window }
+    } else {
+        Call::Restore { window }
+    })
+}
+
+/// A page at which something is or was.
+fn place<R: Rand>(rehearsal: &Rehearsal<'_>, dice: &mut Dice<'_, R>) -> Option<Place> {
+    let anchors: Vec<_> = rehearsal.anchors.iter().collect();
+    let (anchor, npages) = dice.one_of(&anchors)?;
+    let page = dictionary::page(dice, *npages);
+    Some(anchor.page(page.min(npages.saturating_sub(1))))
+}
+
+/// Pages at which something is or was.
+fn stretch<R: Rand>(rehearsal: &Rehearsal<'_>, dice: &mut Dice<'_, R>) -> Option<Stretch> {
+    let at = place(rehearsal, dice)?;
+    let had = rehearsal.anchors.get(&at.anchor)?;
+    let npages = dictionary::npages(dice, had.saturating_sub(at.page));
+    Some(Stretch { at, npages })
+}
+
+pub(crate) fn prot<R: Rand>(dice: &mut Dice<'_, R>) -> Prot {
+    match dice.below(12) {
+        0..=5 => Prot::READ_WRITE,
+        6..=8 => Prot::READ,
+        9 => Prot::NONE,
+        _ => {
+            let bits = dice.below(8);
+            Prot {
+                read: bits & 1 != 0,
+                write: bits & 2 != 0,
+                exec: bits & 4 != 0,
+            }
+        }
+    }
+}
+
+pub(crate) fn sharing<R: Rand>(dice: &mut Dice<'_, R>) -> Sharing {
+    if dice.one_in(7) {
+        Sharing::Private
+    } else {
+        Sharing::Shared
+    }
+}
+
+fn advice<R: Rand>(dice: &mut Dice<'_, R>) -> Option<Advice> {
+    dice.one_of(&[
+        Advice::DontNeed,
+        Advice::DontFork,
+        Advice::DoFork,
+        Advice::PopulateRead,
+        Advice::PopulateWrite,
+    ])
+}

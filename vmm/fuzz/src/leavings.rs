@@ -1,0 +1,149 @@
+//! What a case leaves behind once everything is closed.
+
+use addr::PAGE_SIZE;
+use guest_kernel::KernelFacts;
+use harness::model::{Call, Handle, Model, Operation, Process, Wrong};
+use harness::{Guest, HarnessError};
+
+use crate::areas::Inside;
+use crate::case::Case;
+use crate::counts;
+use crate::verdict::Verdict;
+use crate::world::World;
+
+/// Flags by which areas of drivers, and few of the kernel's own, are told from others.
+const SPECIAL: [&str; 3] = ["IO", "PFNMAP", "MIXEDMAP"];
+
+/// What must be as it was before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Leavings {
+    /// Areas of the first process that are not of ordinary memory.
+    areas: usize,
+    /// Each module, with the number of those who use it.
+    modules: Vec<(String, String)>,
+}
+
+impl Leavings {
+    /// What there is now.
+    pub(crate) fn of(guest: &mut Guest, facts: &KernelFacts) -> Result<Self, HarnessError> {
+        let list = guest.read_file("/proc/modules")?;
+        let list = list.map_err(|refusal| HarnessError::Refused {
+            operation: "reading /proc/modules".into(),
+            refusal,
+        })?;
+        let list = String::from_utf8_lossy(&list).into_owned();
+        let module = |line: &str| {
+            let mut words = line.split_ascii_whitespace();
+            Some((words.next()?.to_owned(), words.nth(1)?.to_owned()))
+        };
+        let view = guest.kernel(facts)?;
+        let vmas = view.vmas(&view.current()?)?;
+        let is_special = |vma: &&guest_kernel::VmaView| {
+            let names = vma.flags.names();
+            SPECIAL.iter().any(|flag| names.contains(flag))
+        };
+        Ok(Self {
+            areas: vmas.iter().filter(is_special).count(),
+            modules: list.lines().filter_map(module).collect(),
+        })
+    }
+
+    fn verdict(&self, now: &Self) -> Option<Verdict> {
+        let rule = |by, expected, found| Some(Verdict::rule(by, expected, found));
+        if self.areas != now.areas {
+            let areas = |number| format!("{number} areas of drivers and the kernel");
+            return rule("areas left", areas(self.areas), areas(now.areas));
+        }
+        let users = |modules: &[(String, String)]| {
+            let each = modules
+                .iter()
+                .map(|(name, users)| format!("{name} {users}"));
+            each.collect::<Vec<_>>().join(", ")
+        };
+        if self.modules != now.modules {
+            let (before, now) = (users(&self.modules), users(&now.modules));
+            return rule("module users left", before, now);
+        }
+        None
+    }
+}
+
+/// Ends all forked processes, unmaps and closes everything, and looks at what is left.
+pub(crate) fn look(
+    guest: &mut Guest,
+    (facts, world): (&KernelFacts, &World),
+    (case, model): (&Case, &mut Model),
+    (before, inside): (&Leavings, &Inside),
+) -> Result<Option<Verdict>, HarnessError> {
+    if let Some(verdict) = end_children(guest, model)? {
+        return Ok(Some(verdict));
+    }
+    if let Some(verdict) = undo(guest, case, model)? {
+        return Ok(Some(verdict));
+    }
+    // Nothing of any driver may be mapped.
+    let nothing = world.model(guest.current_pid());
+    if let Some(mismatch) = guest.witness_all(&nothing)?.mismatch {
+        return Ok(Some(Verdict::of(Wrong::Page(Box::new(mismatch)))));
+    }
+    if let Some(verdict) = before.verdict(&Leavings::of(guest, facts)?) {
+        return Ok(Some(verdict));
+    }
+    for (file, count) in &inside.counts {
+        let opens = |operation: &Operation| matches!(operation.call, Call::Open { file: opened, .. } if opened == *file);
+        if let Some(file) = world.files.get(*file)
+            && case.operations.iter().any(opens)
+            && let Some(verdict) = counts::again(guest, facts, file, *count)?
+        {
+            return Ok(Some(verdict));
+        }
+    }
+    Ok(None)
+}
+
+fn end_children(guest: &mut Guest, model: &mut Model) -> Result<Option<Verdict>, HarnessError> {
+    let children: Vec<Process> = model
+        .processes()
+        .filter(|process| *process != Process::FIRST)
+        .collect();
+    for child in children {
+        let exit = child.does(Call::Exit);
+        let came = guest.perform(model, &exit)?;
+        if let Err(surprise) = model.apply(&exit, &came)? {
+            return Ok(Some(Verdict::of(Wrong::Outcome(surprise))));
+        }
+    }
+    Ok(None)
+}
+
+/// Unmaps and closes what the first process has.
+fn undo(guest: &mut Guest, case: &Case, model: &Model) -> Result<Option<Verdict>, HarnessError> {
+    let refused = |what: &str, refusal: harness::Refusal| {
+        let expected = format!("{what} succeeds");
+        Ok(Some(Verdict::rule("answer", expected, refusal.to_string())))
+    };
+    let areas = model.space(Process::FIRST).into_iter();
+    for (gva, area) in areas.flat_map(harness::model::Space::areas) {
+        let len_bytes = area.npages.saturating_mul(PAGE_SIZE);
+        if let Err(refusal) = guest.munmap(gva, len_bytes)? {
+            return refused("munmap of an area", refusal);
+        }
+    }
+    let mut handles: Vec<Handle> = Vec::new();
+    for operation in &case.operations {
+        if let Call::Open { handle, .. } = operation.call
+            && !handles.contains(&handle)
+        {
+            handles.push(handle);
+        }
+    }
+    let open = handles
+        .into_iter()
+        .filter_map(|it| model.fd(Process::FIRST, it));
+    for fd in open {
+        if let Err(refusal) = guest.close(fd)? {
+            return refused("close", refusal);
+        }
+    }
+    Ok(None)
+}

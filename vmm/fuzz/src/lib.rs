@@ -1,0 +1,36 @@
+//! Does to a driver's mappings whatever processes can, over and over, and holds what
+//! becomes of them against the model and, by the witnesses, against the device.
+//!
+//! ```text
+//! corpus --schedule, mutate--> Case --Subject::run--> Ran --> Finding, on disk
+//!    ^                                                 |
+//!    +-------------- what is new (a map) --------------+
+//! ```
+
+mod areas;
+mod case;
+mod counts;
+mod dice;
+mod dictionary;
+mod engine;
+mod executor;
+mod files;
+mod finding;
+mod folder;
+mod generate;
+mod leavings;
+mod minimise;
+mod mutate;
+mod novelty;
+mod signs;
+mod subject;
+mod verdict;
+mod world;
+
+pub use case::{Case, CaseError, MOST_OPERATIONS};
+pub use engine::{FuzzError, Options, Outcome, Shares, fuzz};
+pub use finding::{About, Finding, FindingError};
+pub use generate::{beginnings, case as random_case};
+pub use subject::{Found, Pace, Ran, Step, Subject, Times};
+pub use verdict::{Cause, Verdict, WrongPage, kind};
+pub use world::World;

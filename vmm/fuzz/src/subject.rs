@@ -1,0 +1,337 @@
+//! A driver in a guest that goes back to the same state before each case.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use contract::FileContract;
+use guest_kernel::KernelFacts;
+use harness::model::{Call, Came, Model, Operation, Wanted};
+use harness::observe::Judged;
+use harness::own_driver;
+use harness::{Driver, Guest, GuestSnapshot, HarnessError};
+
+use crate::areas::{self, Inside};
+use crate::case::Case;
+use crate::counts;
+use crate::leavings::{self, Leavings};
+use crate::signs;
+use crate::verdict::{Cause, Verdict, kind};
+use crate::world::World;
+
+/// Files of more pages take too long to be looked at as a whole.
+const MOST_NPAGES: u64 = 64;
+
+/// How often the pages are looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pace {
+    /// After the last operation.
+    #[default]
+    AtTheEnd,
+    /// After each operation.
+    EachStep,
+    /// Never: only results are looked at.
+    Never,
+}
+
+/// What an operation came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Its place in the case.
+    pub index: usize,
+    /// What it had to come to.
+    pub wanted: Wanted,
+    /// What it came to; `None` when the guest did not go on.
+    pub came: Option<Came>,
+}
+
+/// What was wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Place of the operation at or after which it was.
+    pub step: usize,
+    /// What.
+    pub verdict: Verdict,
+    /// Its cause.
+    pub cause: Cause,
+}
+
+/// What a case came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ran {
+    /// Its operations, without those that meant nothing.
+    pub steps: Vec<Step>,
+    /// The first thing that was wrong.
+    pub found: Option<Found>,
+    /// Links that could not be heard, with the reason.
+    pub unheard: BTreeMap<String, String>,
+    /// Pages that were looked at.
+    pub pages: u64,
+}
+
+/// Where the time goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Bringing the guest back.
+    pub reset: Duration,
+    /// The guest's work.
+    pub guest: Duration,
+    /// Looking at pages and at the kernel's notes.
+    pub evidence: Duration,
+    /// Taking everything away, and looking at what is left.
+    pub leavings: Duration,
+}
+
+/// A driver that is fuzzed.
+pub struct Subject {
+    guest: Guest,
+    snapshot: GuestSnapshot,
+    facts: KernelFacts,
+    world: Arc<World>,
+    inside: Inside,
+    /// Bytes of the console before a case.
+    console_len_bytes: usize,
+    /// What must be left after a case.
+    before: Leavings,
+    times: Times,
+}
+
+impl Subject {
+    /// A driver in a guest that has just greeted. It is loaded here.
+    ///
+    /// # Errors
+    /// [`HarnessError`] when it cannot be loaded, or the guest's state not be taken.
+    pub fn load(
+        mut guest: Guest,
+        facts: KernelFacts,
+        driver: &Driver,
+        is_own: bool,
+    ) -> Result<Self, HarnessError> {
+        guest.load_modules(driver)?;
+        let plan = guest.plan().clone();
+        let files: Vec<_> = driver
+            .files
+            .iter()
+            .filter(|it| is_small(it))
+            .cloned()
+            .collect();
+        let shown = |window: &&str| {
+            let mut backings = files.iter().flat_map(|file| &file.ranges);
+            backings.any(|range| match &range.backing {
+                contract::Backing::Window { name, .. } => name == window,
+                contract::Backing::Buffer { .. } => false,
+            })
+        };
+        let windows = plan.windows.iter().enumerate();
+        let revocable = windows
+            .filter(|(_, window)| is_own && shown(&window.name.as_str()))
+            .map(|(index, _)| index)
+            .collect();
+        let world = World {
+            files,
+            plan,
+            revocable,
+        };
+        let before = Leavings::of(&mut guest, &facts)?;
+        let snapshot = guest.snapshot()?;
+        let mut subject = Self {
+            console_len_bytes: guest.vm().console().text().len(),
+            guest,
+            snapshot,
+            facts,
+            world: Arc::new(world),
+            inside: Inside::default(),
+            before,
+            times: Times::default(),
+        };
+        if is_own {
+            subject.inside.has_flags = true;
+            let world = &subject.world;
+            subject.inside.counts =
+                counts::of(&mut subject.guest, &subject.snapshot, &subject.facts, world)?;
+        }
+        Ok(subject)
+    }
+
+    /// The project's own driver in a guest that has just greeted, its variant `variant`
+    /// where the build has several.
+    ///
+    /// # Errors
+    /// As [`Subject::load`].
+    pub fn own(
+        guest: Guest,
+        facts: KernelFacts,
+        variant: Option<&str>,
+    ) -> Result<Self, HarnessError> {
+        let mut driver = Driver::own(guest.plan());
+        driver.files = own_driver::files(guest.plan());
+        driver.regions.clear();
+        driver.preparations.clear();
+        if let (Some(variant), Some(module)) = (variant, driver.modules.last_mut()) {
+            module.parameters = format!("variant={variant}");
+        }
+        Self::load(guest, facts, &driver, true)
+    }
+
+    /// What there is to do something to.
+    pub fn world(&self) -> &Arc<World> {
+        &self.world
+    }
+
+    /// The guest.
+    pub fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
+    /// Where the time went since this was called last.
+    pub fn take_times(&mut self) -> Times {
+        std::mem::take(&mut self.times)
+    }
+
+    /// Goes through a case from the start, up to the first thing that is wrong.
+    ///
+    /// # Errors
+    /// [`HarnessError`] for what is not the driver's doing.
+    pub fn run(&mut self, case: &Case, pace: Pace) -> Result<Ran, HarnessError> {
+        let start = Instant::now();
+        self.guest.reset(&self.snapshot)?;
+        self.times.reset += start.elapsed();
+        let mut model = self.world.model(self.guest.current_pid());
+        let mut ran = Ran::default();
+        for (index, operation) in case.operations.iter().enumerate() {
+            // Where the kernel puts things differently than in a rehearsal.
+            let Ok(wanted) = model.predict(operation) else {
+                continue;
+            };
+            let verdict = self.step(&mut model, (index, operation), wanted, &mut ran)?;
+            let verdict = match verdict {
+                None if pace == Pace::EachStep => self.look(&model, &mut ran)?,
+                verdict => verdict,
+            };
+            if let Some(verdict) = verdict {
+                ran.found = Some(self.found(case, index, verdict));
+                return Ok(ran);
+            }
+        }
+        let verdict = match pace {
+            Pace::AtTheEnd => self.look(&model, &mut ran)?,
+            Pace::EachStep | Pace::Never => None,
+        };
+        let verdict = match verdict {
+            None if pace != Pace::Never => self.leave(case, &mut model)?,
+            verdict => verdict,
+        };
+        if let Some(verdict) = verdict {
+            let last = ran.steps.last().map_or(0, |step| step.index);
+            ran.found = Some(self.found(case, last, verdict));
+        }
+        Ok(ran)
+    }
+
+    fn step(
+        &mut self,
+        model: &mut Model,
+        (index, operation): (usize, &Operation),
+        wanted: Wanted,
+        ran: &mut Ran,
+    ) -> Result<Option<Verdict>, HarnessError> {
+        let start = Instant::now();
+        let came = self.guest.perform(model, operation);
+        self.times.guest += start.elapsed();
+        let (came, verdict) = match came {
+            Ok(came) => {
+                let applied = model.apply(operation, &came)?;
+                let surprise = applied.err().map(harness::model::Wrong::Outcome);
+                let verdict = surprise.map(Verdict::of).or_else(|| self.complaint());
+                (Some(came), verdict)
+            }
+            // The agent keeps its own memory: this was not done, and nothing follows of it.
+            Err(HarnessError::Rejected { .. }) => return Ok(None),
+            Err(error) => (None, Some(Verdict::blame(error)?)),
+        };
+        ran.steps.push(Step {
+            index,
+            wanted,
+            came,
+        });
+        Ok(verdict)
+    }
+
+    /// What the guest's kernel printed by which it complains of itself.
+    fn complaint(&self) -> Option<Verdict> {
+        let text = self.guest.vm().console().text();
+        let new = text.get(self.console_len_bytes..)?;
+        let complaints = signs::complaints(new);
+        (!complaints.is_empty())
+            .then(|| Verdict::rule("the kernel's log", "no complaint", complaints.join("\n")))
+    }
+
+    /// Looks at every page of every process, and at what the kernel notes of them.
+    fn look(&mut self, model: &Model, ran: &mut Ran) -> Result<Option<Verdict>, HarnessError> {
+        let start = Instant::now();
+        let mut judged = Judged::default();
+        let looked = self.guest.look_at_all(model, &mut judged);
+        ran.pages += judged.present + judged.absent;
+        let unheard = judged.unwitnessed.into_iter();
+        ran.unheard
+            .extend(unheard.map(|(link, why)| (link.name().to_owned(), why)));
+        let verdict = match looked {
+            Ok(Some(wrong)) => Some(Verdict::of(wrong)),
+            Ok(None) => match areas::look(&self.guest, &self.facts, model, &self.inside)? {
+                None => self.complaint(),
+                verdict => verdict,
+            },
+            Err(error) => Some(Verdict::blame(error)?),
+        };
+        self.times.evidence += start.elapsed();
+        Ok(verdict)
+    }
+
+    /// Looks at what is left when everything is closed.
+    fn leave(&mut self, case: &Case, model: &mut Model) -> Result<Option<Verdict>, HarnessError> {
+        let start = Instant::now();
+        let looked = leavings::look(
+            &mut self.guest,
+            (&self.facts, &self.world),
+            (case, model),
+            (&self.before, &self.inside),
+        );
+        let verdict = match looked {
+            Ok(verdict) => verdict.or_else(|| self.complaint()),
+            Err(error) => Some(Verdict::blame(error)?),
+        };
+        self.times.leavings += start.elapsed();
+        Ok(verdict)
+    }
+
+    fn found(&self, case: &Case, step: usize, verdict: Verdict) -> Found {
+        let operation = case.operations.get(step);
+        let cause = Cause {
+            by: verdict.by.clone(),
+            operation: operation.map_or("start", kind).to_owned(),
+            file: self.file_of(case, step),
+        };
+        Found {
+            step,
+            verdict,
+            cause,
+        }
+    }
+
+    /// The file that was opened last before a step, or as the step.
+    fn file_of(&self, case: &Case, step: usize) -> String {
+        let before = case.operations.iter().take(step + 1).rev();
+        let opened = before.filter_map(|operation| match operation.call {
+            Call::Open { file, .. } => self.world.files.get(file),
+            _ => None,
+        });
+        let name = opened.map(|file| file.name.clone()).next();
+        name.unwrap_or_default()
+    }
+}
+
+fn is_small(file: &FileContract) -> bool {
+    let npages: u64 = file.ranges.iter().map(|range| range.npages).sum();
+    let is_fixed = |range: &contract::RangeContract| range.offset != contract::Offset::Any;
+    npages <= MOST_NPAGES && file.ranges.iter().all(is_fixed)
+}
