@@ -239,6 +239,10 @@ fn check_parts(
 ) -> Result<(), HarnessError> {
     found.doing = format!("{}: references to its pages", file.name);
     found.promises = check_references(guest, facts, file)?;
+    if !found.all_pass() {
+        // Its pages may be free while it is mapped: to go on would be the guest's end.
+        return Ok(());
+    }
     for range in &file.ranges {
         let spec = MappingSpec::whole(file, range);
         if file.predict(&spec.request(file.widest_mode())) != contract::Answer::Maps {
