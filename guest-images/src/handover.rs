@@ -72,6 +72,7 @@ mod tests {
             vmlinux: "/a".into(),
             system_map: "/m".into(),
             types: "/t".into(),
+            mm_text: Some("/x".into()),
             config: "/b".into(),
             kernel_tree: "/c".into(),
             initramfs: "/d".into(),

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use guest_images::handover::{self, Images, Modules};
-use guest_images::{GuestImage, Request, workspace};
+use guest_images::{Flavour, GuestImage, Request, workspace};
 use hosts::Prepared;
 use provision::cache::Keep;
 use provision::{Consent, Progress};
@@ -50,6 +50,7 @@ pub fn ensure(
 ) -> Result<GuestImage, guest_images::Error> {
     let request = Request {
         kernel_src: options.kernel_src.clone(),
+        flavour: options.flavour,
         driver_variant: driver_variant.to_owned(),
     };
     guest_images::ensure(&request, consent(options.yes), progress)
@@ -70,12 +71,13 @@ pub fn environment(images: &Images) -> Result<Vec<(OsString, OsString)>, handove
 pub fn files(images: &Images) -> Vec<PathBuf> {
     let all = images.values();
     all.flat_map(|image| {
-        [
+        let always = [
             image.vmlinux.clone(),
             image.initramfs.clone(),
             image.system_map.clone(),
             image.types.clone(),
-        ]
+        ];
+        always.into_iter().chain(image.mm_text.clone())
     })
     .collect()
 }
@@ -84,6 +86,7 @@ pub fn files(images: &Images) -> Vec<PathBuf> {
 pub fn for_tests(progress: &Progress) -> Result<Prepared, Box<dyn Error>> {
     let options = ImageArgs {
         kernel_src: None,
+        flavour: Flavour::Plain,
         yes: false,
     };
     let mut images = Images::new();
