@@ -27,6 +27,7 @@ mod error;
 mod facts;
 mod maple;
 mod memory;
+mod modules;
 mod page;
 mod tasks;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use witness::Plan;
 use witness::host_frame::{FrameError, Pagemap};
 use witness::stamp::Stamps;
 
+use crate::coverage::Recording;
 use crate::driver::Preparation;
 use crate::error::HarnessError;
 use crate::mutants::Eyes;
@@ -32,6 +33,7 @@ pub struct Guest {
     eyes: Eyes,
     stops_at_first: bool,
     started: Started,
+    recording: Option<Recording>,
 }
 
 impl Guest {
@@ -118,6 +120,7 @@ impl Guest {
             eyes: Eyes::All,
             stops_at_first: false,
             started: Started::Boot,
+            recording: None,
         };
         let answer = guest.read_answer()?;
         guest.current_pid = answer.pid;
@@ -188,6 +191,15 @@ impl Guest {
     /// Whether nothing is seen but what a process sees.
     pub(crate) fn sees_data_alone(&self) -> bool {
         self.eyes == Eyes::DataAlone
+    }
+
+    /// Where the guest's kernel notes what ran, once it does.
+    pub(crate) fn recording(&self) -> Option<&Recording> {
+        self.recording.as_ref()
+    }
+
+    pub(crate) fn set_recording(&mut self, recording: Recording) {
+        self.recording = Some(recording);
     }
 
     pub(crate) fn held_mut(&mut self) -> &mut Vec<(Fd, Preparation)> {

@@ -8,6 +8,7 @@ pub mod atlas;
 pub mod check;
 mod check_watch;
 mod course;
+pub mod coverage;
 pub mod driver;
 pub mod error;
 pub mod guest;
@@ -31,6 +32,7 @@ mod tally;
 pub mod watch;
 
 pub use check::{CheckOptions, check};
+pub use coverage::{CodeMap, Coverage, Part};
 pub use driver::{Command, Driver, Module, Preparation, equip};
 pub use error::HarnessError;
 pub use guest::Guest;
