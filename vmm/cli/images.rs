@@ -17,8 +17,14 @@ use provision::{Consent, Progress};
 use crate::args::{ImageArgs, ImagesCommand};
 use crate::exit::Exit;
 
-/// Variants of the driver that the tests boot.
-const TESTED_VARIANTS: [&str; 4] = ["good", "off-by-one", "wrong-offset", "any"];
+/// What the tests boot: variants of the driver, each with the kernel's flavour.
+const TESTED: [(&str, Flavour); 5] = [
+    ("good", Flavour::Plain),
+    ("off-by-one", Flavour::Plain),
+    ("wrong-offset", Flavour::Plain),
+    ("any", Flavour::Plain),
+    ("good", Flavour::Kcov),
+];
 
 /// Drivers of the examples, which the tests check.
 const EXAMPLES: [&str; 2] = ["c-driver", "c-driver-broken"];
@@ -84,20 +90,21 @@ pub fn files(images: &Images) -> Vec<PathBuf> {
 
 /// Images for the integration tests, which boot them without building anything.
 pub fn for_tests(progress: &Progress) -> Result<Prepared, Box<dyn Error>> {
-    let options = ImageArgs {
-        kernel_src: None,
-        flavour: Flavour::Plain,
-        yes: false,
-    };
     let mut images = Images::new();
-    for variant in TESTED_VARIANTS {
-        images.insert(variant.to_owned(), ensure(variant, &options, progress)?);
+    for (variant, flavour) in TESTED {
+        let options = ImageArgs {
+            kernel_src: None,
+            flavour,
+            yes: false,
+        };
+        let image = ensure(variant, &options, progress)?;
+        images.insert(handover::name(variant, flavour), image);
     }
     let mut prepared = Prepared {
         environment: environment(&images)?,
         files: files(&images),
     };
-    if let Some(image) = images.values().next() {
+    if let Some(image) = images.get("good") {
         add_examples(&mut prepared, image, progress)?;
     }
     Ok(prepared)

@@ -3,17 +3,34 @@
 //! The kernel notes it in memory of its own (KCOV), which the agent has mapped; the host
 //! reads and empties that memory while the guest stands still, at no cost to the guest.
 //!
+//! A fuzzer loads the driver, starts coverage, takes its snapshot, and then for each case
+//! resets, sends requests and takes what ran, with a map for the driver and one for mm/:
+//!
 //! ```no_run
+//! # use std::path::Path;
+//! # use guest_kernel::KernelFacts;
 //! # use harness::{CodeMap, Guest, HarnessError, Part};
-//! # fn show(guest: &mut Guest, code: &CodeMap) -> Result<(), HarnessError> {
+//! # fn fuzz(guest: &mut Guest, facts: &KernelFacts, mm_text: &Path) -> Result<(), HarnessError> {
+//! // The image is of flavour kcov: `facts` are of its `types` and `system_map`, and
+//! // `mm_text` is there.
+//! let code = CodeMap::of(guest, facts, "mapwitness", mm_text)?;
 //! guest.start_coverage()?;
-//! // ... requests ...
-//! let ran = guest.coverage()?;
-//! for place in ran.pcs.iter().filter_map(|pc| code.place(*pc)) {
-//!     assert!(place.offset_bytes < code.len_bytes(place.part));
+//! let start = guest.snapshot()?;
+//! let (mut driver, mut mm) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+//! # let cases = 0;
+//! for _ in 0..cases {
+//!     guest.reset(&start)?;
+//!     // ... requests ...
+//!     let ran = guest.coverage()?;
+//!     code.count_edges(&ran, Part::Driver, &mut driver);
+//!     code.count_edges(&ran, Part::Mm, &mut mm);
 //! }
 //! # Ok(()) }
 //! ```
+//!
+//! Coverage can be taken after each request as well, and [`CodeMap::place`] tells where
+//! single addresses lie. There is room for some hundred thousand of them: a case for which
+//! that is not enough says so ([`Coverage::is_whole`]) and misses the last ones.
 
 mod code;
 
