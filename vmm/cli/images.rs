@@ -26,8 +26,15 @@ const TESTED: [(&str, Flavour); 5] = [
     ("good", Flavour::Kcov),
 ];
 
-/// Drivers of the examples, which the tests check.
-const EXAMPLES: [&str; 2] = ["c-driver", "c-driver-broken"];
+/// Folders below tests/ of the modules that the tests load, each with the kernel's flavour.
+const TESTED_MODULES: [(&str, Flavour); 6] = [
+    ("examples/c-driver", Flavour::Plain),
+    ("examples/c-driver-broken", Flavour::Plain),
+    ("examples/rust-driver", Flavour::Plain),
+    ("examples/rust-driver-broken", Flavour::Plain),
+    ("complainer", Flavour::Plain),
+    ("complainer", Flavour::Kcov),
+];
 
 /// Carries out `mapwitness images`.
 pub fn run(command: &ImagesCommand) -> anyhow::Result<Exit> {
@@ -104,23 +111,27 @@ pub fn for_tests(progress: &Progress) -> Result<Prepared, Box<dyn Error>> {
         environment: environment(&images)?,
         files: files(&images),
     };
-    if let Some(image) = images.get("good") {
-        add_examples(&mut prepared, image, progress)?;
-    }
+    add_modules(&mut prepared, &images, progress)?;
     Ok(prepared)
 }
 
-/// Builds the drivers of the examples, each by the name of its folder.
-fn add_examples(
+/// Builds the modules that the tests load, each by the name of its folder.
+fn add_modules(
     prepared: &mut Prepared,
-    image: &GuestImage,
+    images: &Images,
     progress: &Progress,
 ) -> Result<(), Box<dyn Error>> {
+    let tests = workspace::root()?.join("tests");
     let mut modules = Modules::new();
-    for name in EXAMPLES {
-        let dir = workspace::root()?.join("tests/examples").join(name);
+    for (folder, flavour) in TESTED_MODULES {
+        let dir = tests.join(folder);
+        let image = images
+            .get(&handover::name("good", flavour))
+            .ok_or_else(|| format!("no image of flavour {flavour} for {folder}"))?;
         let built = guest_images::ensure_modules(&dir, image, progress)?;
-        modules.extend(built.into_iter().map(|module| (name.to_owned(), module)));
+        let name = folder.rsplit('/').next().unwrap_or(folder);
+        let name = handover::name(name, flavour);
+        modules.extend(built.into_iter().map(|module| (name.clone(), module)));
         prepared.files.push(dir.join("contract.toml"));
     }
     prepared.files.retain(|file| file.exists());

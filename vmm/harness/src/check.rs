@@ -80,7 +80,7 @@ pub fn check(
         // A scenario that failed has left its mappings behind, and they keep the module.
         unloaded?;
     }
-    let kernel_complaints = guest.kernel_complaints()?;
+    let kernel_complaints = guest.kernel_signals()?;
 
     let timeline = options.timeline.then(|| watching.report(guest));
     let was_wrong = |timeline: &TimelineReport| timeline.verdict == timeline::Verdict::Fail;

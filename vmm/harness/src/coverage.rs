@@ -44,6 +44,8 @@ use crate::error::HarnessError;
 use crate::guest::Guest;
 
 const WORD_LEN_BYTES: u64 = 8;
+const PAGE_LEN_BYTES: usize = 4096;
+const _: () = assert!(PAGE_LEN_BYTES as u64 == PAGE_SIZE);
 /// Addresses for which there is room, behind the word that counts them.
 const MOST_PCS: u64 = COVERAGE_LEN_BYTES / WORD_LEN_BYTES - 1;
 
@@ -132,7 +134,7 @@ impl Recording {
         let npcs = count.min(MOST_PCS);
         let mut rest_bytes = (npcs + 1) * WORD_LEN_BYTES;
         let mut pcs = Vec::new();
-        let mut page = [0; PAGE_SIZE as usize];
+        let mut page = [0; PAGE_LEN_BYTES];
         for gpa in &self.pages {
             let len = usize::try_from(rest_bytes.min(PAGE_SIZE)).unwrap_or(page.len());
             let (wanted, _) = page.split_at_mut(len);

@@ -225,36 +225,6 @@ impl Guest {
         self.mappings = mappings;
     }
 
-    /// Lines by which the guest kernel complains about itself: warnings, bugs,
-    /// oopses and the like.
-    ///
-    /// # Errors
-    /// As [`Guest::request`], and when the guest does not give its kernel's log.
-    pub fn kernel_complaints(&mut self) -> Result<Vec<String>, HarnessError> {
-        const SIGNS: [&str; 9] = [
-            "WARNING:",
-            "BUG:",
-            "Oops",
-            "general protection fault",
-            "kernel BUG",
-            "KASAN",
-            "UBSAN",
-            "Bad page",
-            "refcount_t:",
-        ];
-        let log = self
-            .kernel_log()?
-            .map_err(|refusal| HarnessError::Refused {
-                operation: "reading the guest kernel's log".into(),
-                refusal,
-            })?;
-        Ok(log
-            .lines()
-            .filter(|line| SIGNS.iter().any(|sign| line.contains(sign)))
-            .map(str::to_owned)
-            .collect())
-    }
-
     /// The last lines of the kernel's log, for an error.
     pub(crate) fn last_words(&mut self) -> Result<Vec<String>, HarnessError> {
         let log = self.kernel_log()?.unwrap_or_default();

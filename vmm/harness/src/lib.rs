@@ -24,6 +24,7 @@ mod promises;
 pub mod reference;
 mod regions;
 pub mod report;
+pub mod signals;
 mod snapshot;
 pub mod start;
 mod steps;

@@ -1,5 +1,6 @@
 //! What a check found, as data: the JSON document, and what the table is drawn from.
 
+use crate::signals::Signal;
 use crate::start::Started;
 use serde::Serialize;
 use witness::timeline::{self, Counts, Finding, Timeline};
@@ -213,8 +214,8 @@ pub struct Report {
     /// Whether mappings also went through what processes do to them: it is left out when
     /// something simpler is wrong.
     pub operations_tried: bool,
-    /// Lines by which the guest kernel complained about itself.
-    pub kernel_complaints: Vec<String>,
+    /// Reports of the guest kernel that something is wrong with it.
+    pub kernel_complaints: Vec<Signal>,
 }
 
 impl Report {

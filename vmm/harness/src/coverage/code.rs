@@ -158,11 +158,15 @@ impl Stretches {
 mod tests {
     use super::*;
 
+    fn stretches(text: &str) -> Stretches {
+        Stretches::parse(text).expect("stretches")
+    }
+
     #[test]
     fn places_follow_one_another_over_all_stretches() {
         let code = CodeMap {
-            driver: Stretches(vec![0x9000..0x9100]),
-            mm: Stretches::parse("0x1000 0x1010\n0x2000 0x2008\n").expect("two"),
+            driver: stretches("0x9000 0x9100\n"),
+            mm: stretches("0x1000 0x1010\n0x2000 0x2008\n"),
         };
         let place = |pc| code.place(pc).map(|it| (it.part, it.offset_bytes));
         assert_eq!(place(0x1000), Some((Part::Mm, 0)));
@@ -193,8 +197,8 @@ mod tests {
     #[test]
     fn edges_of_a_part_are_counted_by_themselves() {
         let code = CodeMap {
-            driver: Stretches(vec![0x9000..0x9100]),
-            mm: Stretches(vec![0x1000..0x2000]),
+            driver: stretches("0x9000 0x9100\n"),
+            mm: stretches("0x1000 0x2000\n"),
         };
         let counted = |pcs: &[u64], part| {
             let mut map = [0; 1 << 12];
