@@ -14,8 +14,17 @@ use serde_json::Value;
 const ALL_LINKS: &str = "contract,guest-walk,memslot,host-frame,second-level,stamp";
 
 fn example(name: &str) -> PathBuf {
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/examples");
-    examples.join(name)
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    match name {
+        "complainer" => tests.join(name),
+        _ => tests.join("examples").join(name),
+    }
+}
+
+/// The image, for the carried half of the command.
+fn images() -> String {
+    let images = Images::from([("good".to_owned(), image("good"))]);
+    handover::export(&images).expect("plain paths")
 }
 
 fn contract() -> PathBuf {
@@ -35,17 +44,13 @@ fn module(name: &str) -> PathBuf {
 
 /// Runs `mapwitness check` on the host that this test was carried to.
 fn check(module: &Path, contract: &Path, more: &[&str]) -> Output {
-    let images = Images::from([("good".to_owned(), image("good"))]);
     Command::new(env!("CARGO_BIN_EXE_mapwitness"))
         .args(["check", "--module"])
         .arg(module)
         .arg("--contract")
         .arg(contract)
         .args(more)
-        .env(
-            handover::VARIABLE,
-            handover::export(&images).expect("plain paths"),
-        )
+        .env(handover::VARIABLE, images())
         .output()
         .expect("it runs")
 }
@@ -137,6 +142,36 @@ fn the_broken_copy_fails_and_the_page_beyond_the_window_is_named() {
     }
 }
 
+#[test]
+fn the_example_in_rust_passes_with_all_links() {
+    let contract = example("rust-driver").join("contract.toml");
+    let more = ["--json", "--require", ALL_LINKS];
+    let output = check(&module("rust-driver"), &contract, &more);
+    let report = json(&output);
+    assert_eq!(output.status.code(), Some(0), "{report:#}");
+    assert_eq!(report["verdict"], "pass");
+    assert_eq!(report["files"][0]["path"], "/dev/rust-example");
+    assert!(report["files"][0]["pages_checked"].as_u64() > Some(13));
+    assert!(report["files"][0]["refusals"].as_u64() > Some(20));
+}
+
+/// The copy checks the offset and forgets it then: what is mapped is the device's, and the
+/// wrong part of it.
+#[test]
+fn the_broken_copy_in_rust_fails_and_the_wrong_page_is_named() {
+    let contract = example("rust-driver").join("contract.toml");
+    let output = check(&module("rust-driver-broken"), &contract, &["--json"]);
+    let report = json(&output);
+    assert_eq!(output.status.code(), Some(1), "{report:#}");
+    let mappings = report["mappings"].as_array().expect("mappings");
+    let wrong = mappings.iter().find(|one| one["verdict"] != "pass");
+    let wrong = wrong.expect("one that begins inside the window");
+    let mismatch = &wrong["mismatch"];
+    assert_eq!(mismatch["link"], "guest_walk");
+    let found = mismatch["found"].as_str().expect("text");
+    assert!(found.contains("(frame[0])"), "{found}");
+}
+
 /// One line, so that who reads the walk-through sees what was broken.
 /// What the kernel has noted of a mapping is read in its memory, for this driver, too.
 #[test]
@@ -158,12 +193,42 @@ fn a_flag_that_is_not_so_is_told() {
 }
 
 #[test]
-fn the_broken_copy_differs_in_one_line() {
-    let read = |name| std::fs::read_to_string(example(name).join("example.c")).expect("there");
-    let (good, broken) = (read("c-driver"), read("c-driver-broken"));
-    assert_eq!(good.lines().count(), broken.lines().count());
-    let differing = good.lines().zip(broken.lines()).filter(|(a, b)| a != b);
-    assert_eq!(differing.count(), 1);
+fn the_broken_copies_differ_in_one_line() {
+    for (good, broken, file) in [
+        ("c-driver", "c-driver-broken", "example.c"),
+        ("rust-driver", "rust-driver-broken", "rust_example.rs"),
+    ] {
+        let read = |name| std::fs::read_to_string(example(name).join(file)).expect("there");
+        let (good, broken) = (read(good), read(broken));
+        assert_eq!(good.lines().count(), broken.lines().count());
+        let differing = good.lines().zip(broken.lines()).filter(|(a, b)| a != b);
+        assert_eq!(differing.count(), 1, "{file}");
+    }
+}
+
+/// Its mappings are right, and yet a kernel that complains does not pass.
+#[test]
+fn a_kernel_that_warns_fails_the_check() {
+    let complainer = module("complainer");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mapwitness"));
+    command
+        .args(["check", "--json", "--module"])
+        .arg(complainer);
+    command.arg("--module").arg(module("c-driver"));
+    let output = command
+        .arg("--contract")
+        .arg(contract())
+        .env(handover::VARIABLE, images())
+        .output()
+        .expect("it runs");
+    let report = json(&output);
+    assert_eq!(output.status.code(), Some(1), "{report:#}");
+    assert_eq!(report["files"][0]["verdict"], "pass");
+    let complaints = report["kernel_complaints"].as_array().expect("complaints");
+    assert_eq!(complaints.len(), 1, "{complaints:#?}");
+    assert_eq!(complaints[0]["kind"], "warning");
+    let text = complaints[0]["text"].to_string();
+    assert!(text.contains("complainer: as it was asked to"), "{text}");
 }
 
 #[test]

@@ -47,6 +47,11 @@ impl Fragments {
         Ok(Self { files })
     }
 
+    /// Has `others` follow these.
+    pub fn append(&mut self, others: Self) {
+        self.files.extend(others.files);
+    }
+
     /// All fragments as one, for `KCONFIG_ALLCONFIG`.
     pub fn merged(&self) -> String {
         let texts: Vec<&str> = self.files.iter().map(|(_, text)| text.as_str()).collect();

@@ -37,6 +37,17 @@ pub enum Error {
         /// What it compiled.
         object: PathBuf,
     },
+    /// Nothing of a folder was found in the kernel that was linked.
+    #[error(
+        "{vmlinux} has no function of the object files in {dir}: the kernel's tree is not what \
+         this builds on, and coverage of that folder cannot be told apart"
+    )]
+    NoFunctions {
+        /// Where the object files are.
+        dir: PathBuf,
+        /// The kernel.
+        vmlinux: PathBuf,
+    },
     /// `--kernel-src` names something that is no kernel tree.
     #[error(
         "{path} is no kernel source tree: {missing} is not in it. --kernel-src takes the top \

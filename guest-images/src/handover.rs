@@ -4,13 +4,21 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::GuestImage;
+use crate::{Flavour, GuestImage};
 
 /// Variable that holds the images, by the driver's variant, as JSON.
 pub const VARIABLE: &str = "MAPWITNESS_GUESTS";
 
-/// Images by the driver's variant.
+/// Images by their names (see [`name`]).
 pub type Images = BTreeMap<String, GuestImage>;
+
+/// The name of an image: the driver's variant, and the kernel's flavour unless it is plain.
+pub fn name(variant: &str, flavour: Flavour) -> String {
+    match flavour {
+        Flavour::Plain => variant.to_owned(),
+        other => format!("{variant}@{other}"),
+    }
+}
 
 /// Variable that holds modules of other drivers, by name, as JSON.
 pub const MODULES_VARIABLE: &str = "MAPWITNESS_MODULES";
@@ -72,6 +80,7 @@ mod tests {
             vmlinux: "/a".into(),
             system_map: "/m".into(),
             types: "/t".into(),
+            mm_text: Some("/x".into()),
             config: "/b".into(),
             kernel_tree: "/c".into(),
             initramfs: "/d".into(),

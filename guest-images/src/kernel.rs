@@ -10,7 +10,7 @@ use crate::config::Fragments;
 use crate::source::{self, Pin};
 use crate::toolchain::{Toolchain, advice};
 use crate::versions::Versions;
-use crate::{Error, prune, run};
+use crate::{Error, Flavour, prune, run, text};
 
 /// Raised when the same inputs are to give another kernel.
 const RECIPE: &str = "1";
@@ -22,6 +22,9 @@ const REPRODUCIBLE: [(&str, &str); 3] = [
     ("KBUILD_BUILD_USER", "mapwitness"),
     ("KBUILD_BUILD_HOST", "mapwitness"),
 ];
+
+/// Where the code of mm/ lies, in the entry of a kernel that tells its coverage.
+const MM_TEXT: &str = "mm-text";
 
 /// A built kernel, in the cache.
 #[derive(Clone, Debug)]
@@ -44,6 +47,11 @@ impl Kernel {
     /// The configuration it was built with.
     pub fn config(&self) -> PathBuf {
         self.entry.join("config")
+    }
+
+    /// Where the code of its mm/ lies; see [`text::write`].
+    pub fn mm_text(&self) -> PathBuf {
+        self.entry.join(MM_TEXT)
     }
 
     /// The tree to build modules against.
@@ -78,6 +86,8 @@ pub struct Builder<'a> {
     pub versions: &'a Versions,
     /// The compilers.
     pub toolchain: &'a Toolchain,
+    /// What it tells besides being right.
+    pub flavour: Flavour,
     /// Where it is kept.
     pub cache: &'a Cache,
     /// Where it is said how far it is.
@@ -91,7 +101,8 @@ impl Builder<'_> {
     /// # Errors
     /// When a source, a tool or an option is missing, or the build fails.
     pub fn ensure(&self, kernel_src: Option<&Path>) -> Result<Kernel, Error> {
-        let fragments = Fragments::read(&self.root.join("guest-images/kconfig"))?;
+        let kconfig = self.root.join("guest-images/kconfig");
+        let fragments = self.flavour.fragments(&kconfig)?;
         if let Some(tree) = kernel_src {
             source::check_tree(tree)?;
             let tree = std::path::absolute(tree).map_err(Error::at("find", tree))?;
@@ -112,10 +123,15 @@ impl Builder<'_> {
     }
 
     fn complete(&self, key: Key, fragments: &Fragments) -> Key {
-        self.toolchain
+        let key = self
+            .toolchain
             .add_to_key(key)
             .text("configuration", &fragments.merged())
-            .text("recipe", RECIPE)
+            .text("recipe", RECIPE);
+        match self.flavour {
+            Flavour::Plain => key,
+            other => key.text("flavour", other.name()),
+        }
     }
 
     fn get_or_build(
@@ -164,6 +180,9 @@ impl Builder<'_> {
         make.rust_available()?;
         make.configure(fragments, &dir.join("asked.config"))?;
         make.kernel()?;
+        if self.flavour.has_coverage() {
+            text::write(&work.join("vmlinux"), &work.join("mm"), &dir.join(MM_TEXT))?;
+        }
         keep(work, dir)?;
         fs::remove_dir_all(work).map_err(Error::at("remove", work))
     }

@@ -8,6 +8,7 @@
 pub mod agent;
 mod config;
 mod error;
+mod flavour;
 pub mod handover;
 pub mod initramfs;
 mod kernel;
@@ -15,6 +16,7 @@ mod module;
 mod prune;
 mod run;
 mod source;
+mod text;
 mod toolchain;
 mod types;
 mod versions;
@@ -27,6 +29,7 @@ use provision::{Cache, Consent, Key, Progress};
 use serde::{Deserialize, Serialize};
 
 pub use error::Error;
+pub use flavour::{Flavour, UnknownFlavour};
 pub use module::{build_module, ensure_modules};
 
 use module::Driver;
@@ -41,6 +44,8 @@ pub const MODULE_PATH: &str = "/lib/modules/mapwitness.ko";
 pub struct Request {
     /// A kernel tree to build instead of the pinned source; it is not changed.
     pub kernel_src: Option<PathBuf>,
+    /// What the kernel is built to tell, besides being right.
+    pub flavour: Flavour,
     /// Variant of the driver, as listed in `guest-module/variants.txt`.
     pub driver_variant: String,
 }
@@ -49,6 +54,7 @@ impl Default for Request {
     fn default() -> Self {
         Self {
             kernel_src: None,
+            flavour: Flavour::Plain,
             driver_variant: "good".to_owned(),
         }
     }
@@ -65,6 +71,9 @@ pub struct GuestImage {
     pub system_map: PathBuf,
     /// How the structures lie that the host reads in its memory, in BTF.
     pub types: PathBuf,
+    /// Where the code of its mm/ lies, in a kernel that tells which of its code ran: lines
+    /// of two addresses in hexadecimal, the second one behind the last byte.
+    pub mm_text: Option<PathBuf>,
     /// The kernel's final configuration.
     pub config: PathBuf,
     /// What is needed to build modules for this kernel.
@@ -95,6 +104,7 @@ pub fn ensure(
         root: &root,
         versions: &versions,
         toolchain: &toolchain,
+        flavour: request.flavour,
         cache: &cache,
         progress,
     }
@@ -112,6 +122,7 @@ pub fn ensure(
         vmlinux: kernel.vmlinux(),
         system_map: kernel.system_map(),
         types,
+        mm_text: request.flavour.has_coverage().then(|| kernel.mm_text()),
         config: kernel.config(),
         kernel_tree: kernel.tree(),
         initramfs,

@@ -7,6 +7,7 @@
 #include <linux/maple_tree.h>
 #include <linux/mm.h>
 #include <linux/mm_types.h>
+#include <linux/module.h>
 #include <linux/sched.h>
 
 extern struct task_struct *mapwitness_task;
@@ -50,6 +51,17 @@ enum mapwitness_vm_flag {
 	mapwitness_VM_HUGEPAGE = VM_HUGEPAGE,
 	mapwitness_VM_NOHUGEPAGE = VM_NOHUGEPAGE,
 };
+
+/* Where a module's code lies is a member of a member of an array: places, in bytes. */
+enum mapwitness_module {
+	mapwitness_module_next = offsetof(struct module, list.next),
+	mapwitness_module_name = offsetof(struct module, name),
+	mapwitness_module_text_base = offsetof(struct module, mem[MOD_TEXT].base),
+	mapwitness_module_text_size = offsetof(struct module, mem[MOD_TEXT].size),
+};
+
+extern enum mapwitness_module mapwitness_module;
+enum mapwitness_module mapwitness_module;
 
 extern enum mapwitness_vm_flag mapwitness_vm_flag;
 enum mapwitness_vm_flag mapwitness_vm_flag;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use guest_images::{GuestImage, handover};
+use guest_images::{Flavour, GuestImage, handover};
 use guest_kernel::KernelFacts;
 use harness::{Guest, Mapping, MappingSpec, Outcome, Refusal, Strategy};
 use monitor::VmConfig;
@@ -15,12 +15,19 @@ use wire::{Fd, OpenMode, Prot, Reply, Request, Sharing, Value};
 /// The image with this variant of the driver. Those that the cargo runner has
 /// prepared are taken; without the runner they are built.
 pub fn image(variant: &str) -> GuestImage {
+    image_of(variant, Flavour::Plain)
+}
+
+/// As [`image`], with a kernel of this flavour.
+pub fn image_of(variant: &str, flavour: Flavour) -> GuestImage {
     let prepared = handover::import().expect("a set of images");
-    if let Some(image) = prepared.and_then(|mut images| images.remove(variant)) {
+    let name = handover::name(variant, flavour);
+    if let Some(image) = prepared.and_then(|mut images| images.remove(&name)) {
         return image;
     }
     let request = guest_images::Request {
         driver_variant: variant.to_owned(),
+        flavour,
         ..guest_images::Request::default()
     };
     guest_images::ensure(&request, Consent::Ask, &Progress::stderr()).expect("a guest image")

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use guest_images::Flavour;
 use harness::Start;
 use hosts::Wish;
 use witness::Link;
@@ -254,6 +255,10 @@ pub struct ImageArgs {
     /// Build this kernel tree instead of the pinned source
     #[arg(long, value_name = "DIR")]
     pub kernel_src: Option<PathBuf>,
+    /// Flavour of the guest's kernel: plain, or kcov, which tells which of its code ran and
+    /// checks itself (lockdep, KFENCE, page tables) and takes some minutes to build once
+    #[arg(long, value_name = "NAME", default_value_t)]
+    pub flavour: Flavour,
     /// Install missing packages without asking
     #[arg(short, long)]
     pub yes: bool,

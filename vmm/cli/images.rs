@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use guest_images::handover::{self, Images, Modules};
-use guest_images::{GuestImage, Request, workspace};
+use guest_images::{Flavour, GuestImage, Request, workspace};
 use hosts::Prepared;
 use provision::cache::Keep;
 use provision::{Consent, Progress};
@@ -17,11 +17,24 @@ use provision::{Consent, Progress};
 use crate::args::{ImageArgs, ImagesCommand};
 use crate::exit::Exit;
 
-/// Variants of the driver that the tests boot.
-const TESTED_VARIANTS: [&str; 4] = ["good", "off-by-one", "wrong-offset", "any"];
+/// What the tests boot: variants of the driver, each with the kernel's flavour.
+const TESTED: [(&str, Flavour); 5] = [
+    ("good", Flavour::Plain),
+    ("off-by-one", Flavour::Plain),
+    ("wrong-offset", Flavour::Plain),
+    ("any", Flavour::Plain),
+    ("good", Flavour::Kcov),
+];
 
-/// Drivers of the examples, which the tests check.
-const EXAMPLES: [&str; 2] = ["c-driver", "c-driver-broken"];
+/// Folders below tests/ of the modules that the tests load, each with the kernel's flavour.
+const TESTED_MODULES: [(&str, Flavour); 6] = [
+    ("examples/c-driver", Flavour::Plain),
+    ("examples/c-driver-broken", Flavour::Plain),
+    ("examples/rust-driver", Flavour::Plain),
+    ("examples/rust-driver-broken", Flavour::Plain),
+    ("complainer", Flavour::Plain),
+    ("complainer", Flavour::Kcov),
+];
 
 /// Carries out `mapwitness images`.
 pub fn run(command: &ImagesCommand) -> anyhow::Result<Exit> {
@@ -50,6 +63,7 @@ pub fn ensure(
 ) -> Result<GuestImage, guest_images::Error> {
     let request = Request {
         kernel_src: options.kernel_src.clone(),
+        flavour: options.flavour,
         driver_variant: driver_variant.to_owned(),
     };
     guest_images::ensure(&request, consent(options.yes), progress)
@@ -70,52 +84,59 @@ pub fn environment(images: &Images) -> Result<Vec<(OsString, OsString)>, handove
 pub fn files(images: &Images) -> Vec<PathBuf> {
     let all = images.values();
     all.flat_map(|image| {
-        [
+        let always = [
             image.vmlinux.clone(),
             image.initramfs.clone(),
             image.system_map.clone(),
             image.types.clone(),
-        ]
+        ];
+        always.into_iter().chain(image.mm_text.clone())
     })
     .collect()
 }
 
 /// Images for the integration tests, which boot them without building anything.
 pub fn for_tests(progress: &Progress) -> Result<Prepared, Box<dyn Error>> {
-    let options = ImageArgs {
-        kernel_src: None,
-        yes: false,
-    };
     let mut images = Images::new();
-    for variant in TESTED_VARIANTS {
-        images.insert(variant.to_owned(), ensure(variant, &options, progress)?);
+    for (variant, flavour) in TESTED {
+        let options = ImageArgs {
+            kernel_src: None,
+            flavour,
+            yes: false,
+        };
+        let image = ensure(variant, &options, progress)?;
+        images.insert(handover::name(variant, flavour), image);
     }
     let mut prepared = Prepared {
         environment: environment(&images)?,
         files: files(&images),
     };
-    if let Some(image) = images.values().next() {
-        add_examples(&mut prepared, image, progress)?;
-    }
+    add_modules(&mut prepared, &images, progress)?;
     Ok(prepared)
 }
 
-/// Builds the drivers of the examples, each by the name of its folder, and those of the
-/// gallery by their own.
-fn add_examples(
+/// Builds the modules that the tests load, each by the name of its folder, and those of
+/// the gallery by their own.
+fn add_modules(
     prepared: &mut Prepared,
-    image: &GuestImage,
+    images: &Images,
     progress: &Progress,
 ) -> Result<(), Box<dyn Error>> {
     let tests = workspace::root()?.join("tests");
     let mut modules = Modules::new();
-    for name in EXAMPLES {
-        let dir = tests.join("examples").join(name);
+    for (folder, flavour) in TESTED_MODULES {
+        let dir = tests.join(folder);
+        let image = images
+            .get(&handover::name("good", flavour))
+            .ok_or_else(|| format!("no image of flavour {flavour} for {folder}"))?;
         let built = guest_images::ensure_modules(&dir, image, progress)?;
-        modules.extend(built.into_iter().map(|module| (name.to_owned(), module)));
+        let name = folder.rsplit('/').next().unwrap_or(folder);
+        let name = handover::name(name, flavour);
+        modules.extend(built.into_iter().map(|module| (name.clone(), module)));
         prepared.files.push(dir.join("contract.toml"));
     }
-    let gallery = guest_images::ensure_modules(&tests.join("gallery"), image, progress)?;
+    let good = images.get("good").ok_or("no image of the good driver")?;
+    let gallery = guest_images::ensure_modules(&tests.join("gallery"), good, progress)?;
     modules.extend(gallery.into_iter().filter_map(|module| {
         let name = module.file_stem()?.to_str()?.to_owned();
         Some((name, module))

@@ -104,8 +104,11 @@ fn write_report(text: &mut String, report: &Report, colour: bool) -> std::fmt::R
     if let Some(ended) = &report.ended {
         writeln!(text, "FAIL {ended}; what comes after it was not checked")?;
     }
-    for line in &report.kernel_complaints {
-        writeln!(text, "FAIL the guest kernel complains: {line}")?;
+    for signal in &report.kernel_complaints {
+        writeln!(text, "FAIL the guest kernel complains: {signal}")?;
+        for line in &signal.text {
+            writeln!(text, "  {line}")?;
+        }
     }
     for unheard in &report.unwitnessed {
         writeln!(text, "not witnessed: {}: {}", unheard.link, unheard.reason)?;

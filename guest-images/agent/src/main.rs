@@ -8,6 +8,7 @@ compile_error!("the agent is the /init of an x86-64 Linux guest; build it for th
 
 mod access;
 mod channel;
+mod coverage;
 mod doorbell;
 mod files;
 mod kmsg;

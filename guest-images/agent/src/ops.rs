@@ -2,8 +2,9 @@
 
 use std::io;
 
-use wire::{Reply, Request, Value};
+use wire::{Fd, Reply, Request, Value};
 
+use crate::coverage::Coverage;
 use crate::files;
 use crate::kmsg;
 use crate::memory::{self, Mapping, Remapping};
@@ -19,6 +20,7 @@ use crate::words;
 pub struct State {
     own: Own,
     lineage: Lineage,
+    coverage: Coverage,
 }
 
 impl State {
@@ -34,6 +36,7 @@ impl State {
         Ok(Self {
             own: Own::of_this_process()?,
             lineage,
+            coverage: Coverage::default(),
         })
     }
 
@@ -43,6 +46,7 @@ impl State {
         Self {
             own: Own::nothing(),
             lineage: Lineage::of_test(),
+            coverage: Coverage::default(),
         }
     }
 }
@@ -59,6 +63,32 @@ pub fn perform(state: &mut State, request: Request) -> Reply {
 }
 
 fn execute(state: &mut State, request: Request) -> Outcome {
+    if let Some(fd) = descriptor(&request) {
+        state.coverage.spare(fd)?;
+    }
+    // The processes that these let go on may want the recording for themselves.
+    let hands_over = matches!(request, Request::SwitchTo { .. } | Request::Exit { .. });
+    if !hands_over {
+        state.coverage.resume()?;
+    }
+    let outcome = carry_out(state, request);
+    state.coverage.pause();
+    outcome
+}
+
+/// The descriptor that a request is about.
+fn descriptor(request: &Request) -> Option<Fd> {
+    match request {
+        Request::Close { fd }
+        | Request::Read { fd, .. }
+        | Request::Write { fd, .. }
+        | Request::Ioctl { fd, .. } => Some(*fd),
+        Request::Map { fd, .. } => *fd,
+        _ => None,
+    }
+}
+
+fn carry_out(state: &mut State, request: Request) -> Outcome {
     let own = &state.own;
     match request {
         Request::LoadModule { path, parameters } => files::load_module(path, parameters),
@@ -135,7 +165,7 @@ fn execute(state: &mut State, request: Request) -> Outcome {
             stride_bytes,
             words,
         } => words::store(own, address, stride_bytes, &words),
-        Request::Fork => process::fork(&mut state.lineage),
+        Request::Fork => process::fork(&mut state.lineage, &mut state.coverage),
         Request::SwitchTo { pid } => process::switch_to(&state.lineage, pid),
         Request::Exit { status } => process::exit(&state.lineage, status),
         Request::Peek { pid, address } => ptrace::peek(pid, address),
@@ -147,6 +177,7 @@ fn execute(state: &mut State, request: Request) -> Outcome {
             Ok(Value::Unit)
         }
         Request::KernelLog => kmsg::read_all(),
+        Request::StartCoverage => state.coverage.start(&state.lineage, &mut state.own),
         Request::Crash(how) => process::crash(&state.lineage, how),
     }
 }

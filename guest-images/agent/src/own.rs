@@ -60,6 +60,11 @@ impl Own {
         }
     }
 
+    /// Guards another range, too.
+    pub fn add(&mut self, range: Range<u64>) {
+        self.ranges.push(range);
+    }
+
     /// Whether a system call that changes the pages of this range would reach the
     /// agent. Ranges that every such call refuses as a whole (unaligned, empty,
     /// wrapping) are left to the kernel.

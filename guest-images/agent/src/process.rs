@@ -8,6 +8,7 @@ use std::process::ExitStatus;
 
 use wire::{Crash, Value};
 
+use crate::coverage::Coverage;
 use crate::doorbell::{Doorbell, Holder};
 use crate::kmsg;
 use crate::outcome::{Outcome, Refusal};
@@ -80,6 +81,11 @@ impl Lineage {
         }
     }
 
+    /// Whether this is a process that another one forked.
+    pub const fn is_forked(&self) -> bool {
+        self.forked
+    }
+
     /// Waits for the doorbell. The answer is [`Value::Unit`] when it was handed over,
     /// and the wait status of the child that died with it. `newborn` is a child that
     /// takes it as its first act.
@@ -108,7 +114,7 @@ impl Lineage {
 
 /// fork(2). Returns in the child with its pid at once, and in the parent when it
 /// holds the doorbell again.
-pub fn fork(lineage: &mut Lineage) -> Outcome {
+pub fn fork(lineage: &mut Lineage, coverage: &mut Coverage) -> Outcome {
     let parent = Holder::Process(sys::pid());
     let doorbell = lineage.doorbell;
     doorbell.pass(parent, Holder::Newborn);
@@ -121,11 +127,15 @@ pub fn fork(lineage: &mut Lineage) -> Outcome {
         }
         0 => {
             lineage.forked = true;
+            coverage.forget();
             let child = sys::pid();
             doorbell.pass(Holder::Newborn, Holder::Process(child));
             Ok(Value::Pid(child))
         }
-        child => lineage.wait_for_turn(Some(child)),
+        child => {
+            coverage.pause();
+            lineage.wait_for_turn(Some(child))
+        }
     }
 }
 

@@ -339,7 +339,7 @@ mod tests {
     fn every_case_means_something_and_is_short() {
         let world = world();
         let mut kinds = BTreeSet::new();
-        for case in (0..24).flat_map(|seed| chain(&world, seed, 80)) {
+        for case in (0..96).flat_map(|seed| chain(&world, seed, 80)) {
             assert_eq!(world.sense(&case), case);
             assert!(case.operations.len() <= MOST_OPERATIONS);
             kinds.extend(case.operations.iter().map(kind));

@@ -10,8 +10,9 @@ use btf::{Array, Btf, Field, Types};
 use crate::error::FactsError;
 
 /// Variables whose addresses are needed.
-const SYMBOLS: [&str; 4] = [
+const SYMBOLS: [&str; 5] = [
     "init_task",
+    "modules",
     "page_offset_base",
     "vmalloc_base",
     "vmemmap_base",
@@ -81,6 +82,7 @@ fn named(all: Vec<(String, u64)>, prefix: &str) -> Arc<[(String, u64)]> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Symbols {
     pub init_task: u64,
+    pub modules: u64,
     pub page_offset_base: u64,
     pub vmalloc_base: u64,
     pub vmemmap_base: u64,
@@ -107,6 +109,7 @@ impl Symbols {
         let take = |name: &'static str| found.get(name).copied().ok_or(name);
         Ok(Self {
             init_task: take("init_task")?,
+            modules: take("modules")?,
             page_offset_base: take("page_offset_base")?,
             vmalloc_base: take("vmalloc_base")?,
             vmemmap_base: take("vmemmap_base")?,
@@ -122,6 +125,7 @@ pub(crate) struct Layout {
     pub vma: VmaLayout,
     pub page: PageLayout,
     pub maple: MapleLayout,
+    pub module: ModuleLayout,
 }
 
 /// Of `task_struct`.
@@ -211,6 +215,40 @@ impl Layout {
             },
             page: PageLayout::of(types)?,
             maple: MapleLayout::of(types)?,
+            module: ModuleLayout::of(types)?,
+        })
+    }
+}
+
+/// Of `module`: places of words and, at `name`, of letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ModuleLayout {
+    /// `list.next`
+    pub next: Field,
+    pub name: u64,
+    /// `mem[MOD_TEXT].base`
+    pub text_base: Field,
+    /// `mem[MOD_TEXT].size`, half a word.
+    pub text_size: Field,
+}
+
+impl ModuleLayout {
+    fn of(types: Types<'_>) -> Result<Self, FactsError> {
+        const PLACES: &str = "mapwitness_module";
+        let places = types.enumerators(PLACES)?;
+        let place = |member: &str| {
+            let wanted = format!("{PLACES}_{member}");
+            let found = places.iter().find(|(known, _)| *known == wanted);
+            found.map(|(_, place)| *place).ok_or_else(|| btf::NoMember {
+                structure: "module",
+                member: member.to_owned(),
+            })
+        };
+        Ok(Self {
+            next: Field::word(place("next")?),
+            name: place("name")?,
+            text_base: Field::word(place("text_base")?),
+            text_size: Field::word(place("text_size")?),
         })
     }
 }

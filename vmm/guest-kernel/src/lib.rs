@@ -27,6 +27,7 @@ mod error;
 mod facts;
 mod maple;
 mod memory;
+mod modules;
 mod page;
 #[cfg(any(test, fuzzing))]
 mod samples;

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use btf::{Array, Field};
 
 use crate::facts::{
-    KernelFacts, Layout, MapleLayout, MmLayout, PageLayout, Symbols, TaskLayout, VmaLayout,
+    KernelFacts, Layout, MapleLayout, MmLayout, ModuleLayout, PageLayout, Symbols, TaskLayout,
+    VmaLayout,
 };
 
 pub(crate) const INIT_TASK: u64 = 0x1_0000;
+pub(crate) const MODULES: u64 = 0x6_0000;
 pub(crate) const LEAF: u64 = 1;
 pub(crate) const RANGE: u64 = 2;
 pub(crate) const ARANGE: u64 = 3;
@@ -62,9 +64,16 @@ pub(crate) fn facts() -> KernelFacts {
                 mapping: field(4),
             },
             maple: maple_layout(),
+            module: ModuleLayout {
+                next: field(3),
+                name: 0x40,
+                text_base: field(1),
+                text_size: field(2),
+            },
         },
         symbols: Symbols {
             init_task: INIT_TASK,
+            modules: MODULES,
             page_offset_base: 0,
             vmalloc_base: 0,
             vmemmap_base: 0,

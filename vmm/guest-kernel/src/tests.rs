@@ -10,8 +10,9 @@ use proptest::prelude::*;
 use crate::error::ViewError;
 use crate::maple::{self, Found};
 use crate::memory::KernelMemory;
+use crate::modules;
 use crate::page::{self, PageView};
-use crate::samples::{ARANGE, INIT_TASK, LEAF, RANGE, facts, maple_layout};
+use crate::samples::{ARANGE, INIT_TASK, LEAF, MODULES, RANGE, facts, maple_layout};
 use crate::tasks;
 
 const AGENT: u64 = 0x2_0000;
@@ -221,6 +222,32 @@ fn a_list_of_processes_that_loops_ends_in_an_error() {
     let next = facts().layout.task.next;
     memory.set(AGENT, next, AGENT + next.offset);
     let error = tasks::find(&memory, &facts(), |_| false).expect_err("no end");
+    assert!(matches!(error, ViewError::Endless { .. }), "{error}");
+}
+
+/// One module, whose place in the list leads on to `next`.
+fn module(memory: &mut Memory, name: [u8; 8], next: u64) {
+    const AT: u64 = 0x7_0000;
+    let layout = facts().layout.module;
+    memory.words.insert(MODULES, AT + layout.next.offset);
+    memory.set(AT, layout.next, next);
+    let name = u64::from_le_bytes(name);
+    memory.set(AT, Field::word(layout.name), name);
+    memory.set(AT, layout.text_base, 0xa000_0000);
+    // The size is followed by something else.
+    memory.set(AT, layout.text_size, 0xffff_0000_1000);
+}
+
+#[test]
+fn a_modules_code_is_found_by_its_name() {
+    let mut memory = Memory::default();
+    module(&mut memory, *b"driver\0\0", MODULES);
+    let text = |memory: &Memory, name| modules::text_of(memory, &facts(), name);
+    let found = text(&memory, "driver").expect("read");
+    assert_eq!(found, Some(0xa000_0000..0xa000_1000));
+    assert_eq!(text(&memory, "drive").expect("read"), None);
+    module(&mut memory, *b"driver\0\0", 0x7_0000 + 3 * 8);
+    let error = text(&memory, "other").expect_err("no end");
     assert!(matches!(error, ViewError::Endless { .. }), "{error}");
 }
 

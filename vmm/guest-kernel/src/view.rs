@@ -1,5 +1,7 @@
 //! The view of a frozen guest's kernel.
 
+use std::ops::Range;
+
 use addr::{Gfn, Gpa, Gva};
 use btf::Field;
 use monitor::Vm;
@@ -8,6 +10,7 @@ use witness::guest_walk::{FrozenTables, TablesError, Walked};
 use crate::error::ViewError;
 use crate::facts::KernelFacts;
 use crate::memory::{FrozenMemory, KernelMemory};
+use crate::modules;
 use crate::page::{self, PageView};
 use crate::tasks::{self, TaskView};
 use crate::vma::VmaView;
@@ -113,6 +116,15 @@ impl<'g> KernelView<'g> {
     /// [`ViewError`] when the kernel's structures cannot be followed.
     pub fn vmas(&self, task: &TaskView) -> Result<Vec<VmaView>, ViewError> {
         tasks::vmas(&self.memory, self.facts, task)
+    }
+
+    /// The addresses of the code of a loaded module, by its name as lsmod(8) shows it;
+    /// `None` when it is not loaded.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the kernel's structures cannot be followed.
+    pub fn module_text(&self, name: &str) -> Result<Option<Range<u64>>, ViewError> {
+        modules::text_of(&self.memory, self.facts, name)
     }
 
     /// The kernel's `struct page` for a frame; `None` for frames for which it has none,

@@ -68,10 +68,7 @@ pub fn check(
     };
     let outcome = check_all(guest, (driver, facts), &modules, &mut watching, &mut found);
     let ended = found.end_of(outcome)?;
-    let kernel_complaints = match &ended {
-        None => guest.kernel_complaints()?,
-        Some(_) => guest.last_complaints(),
-    };
+    let kernel_complaints = guest.kernel_signals()?;
 
     let timeline = (options.timeline && ended.is_none()).then(|| watching.report(guest));
     let was_wrong = |timeline: &TimelineReport| timeline.verdict == timeline::Verdict::Fail;

@@ -1,6 +1,9 @@
 //! Why something could not be checked. A finding is never an error, and an error
 //! is never a finding.
 
+use std::path::PathBuf;
+
+use addr::Gva;
 use guest_images::initramfs;
 use monitor::{Unusable, VmError};
 use wire::{FrameError, Reply};
@@ -104,6 +107,39 @@ pub enum HarnessError {
     NoFlag {
         /// The flag, without `VM_`.
         name: &'static str,
+    },
+    /// Coverage is asked for, and the guest's kernel does not tell it.
+    #[error(
+        "the guest's kernel does not tell its coverage ({refusal}): boot an image of flavour kcov"
+    )]
+    NoCoverage {
+        /// What it says.
+        refusal: Refusal,
+    },
+    /// Coverage is asked for before it was started.
+    #[error("coverage was not started")]
+    CoverageNotStarted,
+    /// The page in which coverage is noted is not there, or no longer.
+    #[error("the guest's kernel no longer notes coverage at gva {gva}: {reason}")]
+    CoverageLost {
+        /// Where.
+        gva: Gva,
+        /// How the walk ended.
+        reason: String,
+    },
+    /// Where the code of a part of the kernel lies is not known.
+    #[error("where the guest kernel's code lies, by {}: {reason}", path.display())]
+    CodeMap {
+        /// The file that should say so.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A module of which coverage is asked for.
+    #[error("module {name} is not loaded in the guest")]
+    NotLoaded {
+        /// Its name.
+        name: String,
     },
     /// Host pages that should be apart are neighbours.
     #[error(

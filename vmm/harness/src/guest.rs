@@ -8,6 +8,7 @@ use witness::Plan;
 use witness::host_frame::{FrameError, Pagemap};
 use witness::stamp::Stamps;
 
+use crate::coverage::Recording;
 use crate::driver::Preparation;
 use crate::error::HarnessError;
 use crate::mutants::Eyes;
@@ -32,6 +33,7 @@ pub struct Guest {
     eyes: Eyes,
     stops_at_first: bool,
     started: Started,
+    recording: Option<Recording>,
 }
 
 impl Guest {
@@ -118,6 +120,7 @@ impl Guest {
             eyes: Eyes::All,
             stops_at_first: false,
             started: Started::Boot,
+            recording: None,
         };
         let answer = guest.read_answer()?;
         guest.current_pid = answer.pid;
@@ -191,6 +194,15 @@ impl Guest {
         self.eyes == Eyes::DataAlone
     }
 
+    /// Where the guest's kernel notes what ran, once it does.
+    pub(crate) fn recording(&self) -> Option<&Recording> {
+        self.recording.as_ref()
+    }
+
+    pub(crate) fn set_recording(&mut self, recording: Recording) {
+        self.recording = Some(recording);
+    }
+
     pub(crate) fn held_mut(&mut self) -> &mut Vec<(Fd, Preparation)> {
         &mut self.held
     }
@@ -218,26 +230,6 @@ impl Guest {
         self.mappings = mappings;
     }
 
-    /// Lines by which the guest kernel complains about itself: warnings, bugs,
-    /// oopses and the like.
-    ///
-    /// # Errors
-    /// As [`Guest::request`], and when the guest does not give its kernel's log.
-    pub fn kernel_complaints(&mut self) -> Result<Vec<String>, HarnessError> {
-        let log = self
-            .kernel_log()?
-            .map_err(|refusal| HarnessError::Refused {
-                operation: "reading the guest kernel's log".into(),
-                refusal,
-            })?;
-        Ok(complaints(&log))
-    }
-
-    /// As [`Guest::kernel_complaints`], of a guest that has ended, by its console.
-    pub(crate) fn last_complaints(&self) -> Vec<String> {
-        complaints(&self.vm.console().text())
-    }
-
     /// The last lines of the kernel's log, for an error.
     pub(crate) fn last_words(&mut self) -> Result<Vec<String>, HarnessError> {
         let log = self.kernel_log()?.unwrap_or_default();
@@ -248,24 +240,6 @@ impl Guest {
             .map(|line| (*line).to_owned())
             .collect())
     }
-}
-
-/// The lines of a kernel's log by which it complains.
-fn complaints(log: &str) -> Vec<String> {
-    const SIGNS: [&str; 9] = [
-        "WARNING:",
-        "BUG:",
-        "Oops",
-        "general protection fault",
-        "kernel BUG",
-        "KASAN",
-        "UBSAN",
-        "Bad page",
-        "refcount_t:",
-    ];
-    let lines = log.lines();
-    let signs = lines.filter(|line| SIGNS.iter().any(|sign| line.contains(sign)));
-    signs.map(str::to_owned).collect()
 }
 
 /// A VM with stamps on the pages of its windows.

@@ -1,5 +1,6 @@
 //! What a check found, as data: the JSON document, and what the table is drawn from.
 
+use crate::signals::Signal;
 use crate::start::Started;
 use serde::Serialize;
 use witness::timeline::{self, Counts, Finding, Timeline};
@@ -216,8 +217,8 @@ pub struct Report {
     /// How the guest came to its end, if the driver brought it about before all was
     /// checked.
     pub ended: Option<String>,
-    /// Lines by which the guest kernel complained about itself.
-    pub kernel_complaints: Vec<String>,
+    /// Reports of the guest kernel that something is wrong with it.
+    pub kernel_complaints: Vec<Signal>,
 }
 
 impl Report {

@@ -26,11 +26,13 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages below. Any change to them changes it.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// I/O port whose 32-bit `out` hands a message to the host.
 pub const DOORBELL_PORT: u16 = 0x0d00;
 /// Bytes of the message area.
 pub const AREA_LEN_BYTES: usize = 256 * 1024;
+/// Bytes of the area in which a kernel with KCOV notes what ran.
+pub const COVERAGE_LEN_BYTES: u64 = 1 << 20;
 /// Kernel command line parameter that tells the agent the area's guest physical
 /// address: `mapwitness.area=0x...`.
 pub const AREA_PARAMETER: &str = "mapwitness.area";
@@ -296,6 +298,12 @@ pub enum Request {
         /// What to put there.
         word: u64,
     },
+    /// From here on the kernel notes which of its code runs for requests, in whichever
+    /// process. Answer: [`Value::Address`] of [`COVERAGE_LEN_BYTES`] in every process of
+    /// the agent, the same ones if they were asked for before: a word with the number of
+    /// the words that follow, each the address of code that ran. `ENOENT` from a kernel
+    /// without KCOV, `EPERM` for a forked process that is the first to ask.
+    StartCoverage,
 }
 
 /// Ways to end a guest.

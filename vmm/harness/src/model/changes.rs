@@ -108,8 +108,8 @@ impl Space {
         Ok(())
     }
 
-    /// Raw frames are never dropped (`madvise_dontneed_free_valid_vma`); an entry for RAM
-    /// is, within an area that stays as it is.
+    /// Entries of `VM_PFNMAP` areas are never dropped (`madvise_dontneed_free_valid_vma`);
+    /// others are, within an area that stays as it is.
     fn drop_entries(&mut self, piece: &Range<u64>) -> Result<(), Errno> {
         for gva in piece.clone().step_by(PAGE_LEN) {
             let Some((area, page)) = self.page_mut(Gva::new(gva)) else {
@@ -117,8 +117,8 @@ impl Space {
             };
             match &mut area.shows {
                 Shows::Nothing => {}
-                Shows::File(pages) if pages.is_ram() => pages.set(page, false),
-                Shows::File(_) => return Err(libc::EINVAL),
+                Shows::File(pages) if pages.is_pfn_map() => return Err(libc::EINVAL),
+                Shows::File(pages) => pages.set(page, false),
             }
         }
         Ok(())

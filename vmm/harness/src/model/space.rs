@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use addr::{Gva, PAGE_SIZE};
-use contract::{Backing, FileContract, Fork, RangeContract};
+use contract::{Backing, FileContract, Fork, RangeContract, VmaFlag};
 use wire::{Prot, Sharing};
 
 use crate::mapping::MappingSpec;
@@ -164,6 +164,12 @@ impl Pages {
         if let Some(entry) = self.entries.get_mut(index) {
             *entry = is_there;
         }
+    }
+
+    /// Whether the kernel takes its entries for frames that nobody counts references to,
+    /// as it does with a device's memory unless the driver asks for `VM_MIXEDMAP`.
+    pub(super) fn is_pfn_map(&self) -> bool {
+        !self.is_ram() && !self.file.vma.set.contains(&VmaFlag::MixedMap)
     }
 
     /// Whether its pages are RAM, which the kernel lets others reach and drops like any

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Makes the kernel complain while it is loaded: `insmod complainer.ko how=warn`. */
+
+#include <linux/gfp.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/refcount.h>
+
+static char *how = "warn";
+module_param(how, charp, 0444);
+MODULE_PARM_DESC(how, "what to provoke: warn, refcount, bad-page, sleep, locks, oops or bug");
+
+static DEFINE_MUTEX(first);
+static DEFINE_MUTEX(second);
+
+/* Locks in one order and then in the other. */
+static void locks(void)
+{
+	mutex_lock(&first);
+	mutex_lock(&second);
+	mutex_unlock(&second);
+	mutex_unlock(&first);
+
+	mutex_lock(&second);
+	mutex_lock(&first);
+	mutex_unlock(&first);
+	mutex_unlock(&second);
+}
+
+/* Gives a page back that something is still said to be in. */
+static void bad_page(void)
+{
+	struct page *page = alloc_page(GFP_KERNEL);
+
+	if (!page)
+		return;
+	page->mapping = (struct address_space *)0x1000;
+	__free_page(page);
+}
+
+static int __init complainer_init(void)
+{
+	if (!strcmp(how, "warn")) {
+		WARN(1, "complainer: as it was asked to\n");
+	} else if (!strcmp(how, "refcount")) {
+		refcount_t count = REFCOUNT_INIT(0);
+
+		refcount_inc(&count);
+	} else if (!strcmp(how, "bad-page")) {
+		bad_page();
+	} else if (!strcmp(how, "sleep")) {
+		preempt_disable();
+		might_sleep();
+		preempt_enable();
+	} else if (!strcmp(how, "locks")) {
+		locks();
+	} else if (!strcmp(how, "oops")) {
+		char *nowhere = NULL;
+
+		OPTIMIZER_HIDE_VAR(nowhere);
+		WRITE_ONCE(*nowhere, 1);
+	} else if (!strcmp(how, "bug")) {
+		BUG();
+	} else {
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static void __exit complainer_exit(void)
+{
+}
+
+module_init(complainer_init);
+module_exit(complainer_exit);
+
+MODULE_DESCRIPTION("Makes the kernel complain");
+MODULE_LICENSE("GPL");
