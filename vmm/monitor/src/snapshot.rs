@@ -15,7 +15,7 @@ use crate::bus::DeviceState;
 use crate::console::Text;
 use crate::error::VmError;
 use crate::vm::Vm;
-pub(crate) use cpu::CpuState;
+pub(crate) use cpu::{CpuState, bring_to_rest};
 pub(crate) use machine::MachineState;
 pub(crate) use memory::{SavedRegion, merge};
 
@@ -147,7 +147,7 @@ impl Vm {
 
     pub(crate) fn bring_to_rest(&self) -> Result<(), VmError> {
         let mut vcpus = self.vcpus.iter();
-        vcpus.try_for_each(|vcpu| cpu::bring_to_rest(&mut vcpu.fd()))
+        vcpus.try_for_each(crate::vcpu::Vcpu::bring_to_rest)
     }
 
     pub(crate) fn cpu_states(&self, msrs: &[u32]) -> Result<Vec<CpuState>, VmError> {

@@ -19,6 +19,7 @@ use crate::boot::Entry;
 use crate::bus::{Bus, Request};
 use crate::cpuid;
 use crate::error::{End, VmError};
+use crate::snapshot::bring_to_rest;
 use crate::threads;
 
 /// `IA32_MISC_ENABLE` and its fast-string bit (SDM volume 4, table 2-2).
@@ -115,10 +116,20 @@ impl Shared {
     }
 }
 
+/// What a vCPU's thread is to do. All that enters KVM_RUN is done there: KVM notes which
+/// thread does, and waits for all readers of the note (`synchronize_rcu`, 10 ms) when it
+/// is another one than before.
+enum Order {
+    /// Run until there is something to report.
+    Run,
+    /// Complete what the last exit left to be done, and answer.
+    Rest(Sender<Result<(), VmError>>),
+}
+
 /// A vCPU with the thread that runs it.
 pub(crate) struct Vcpu {
     fd: Arc<Mutex<VcpuFd>>,
-    run: Option<Sender<()>>,
+    orders: Option<Sender<Order>>,
     thread: Option<JoinHandle<()>>,
     tid: i32,
 }
@@ -134,7 +145,7 @@ impl Vcpu {
     ) -> Result<Self, VmError> {
         install_kick_handler()?;
         let fd = Arc::new(Mutex::new(fd));
-        let (run, orders) = channel();
+        let (sender, orders) = channel();
         let (started, tid) = channel();
         let thread = thread::Builder::new().name(format!("vcpu{index}")).spawn({
             let fd = Arc::clone(&fd);
@@ -151,7 +162,7 @@ impl Vcpu {
             .map_err(VmError::host("learn the number of a vCPU thread"))?;
         Ok(Self {
             fd,
-            run: Some(run),
+            orders: Some(sender),
             thread: Some(thread),
             tid,
         })
@@ -164,10 +175,23 @@ impl Vcpu {
 
     /// Lets the vCPU run until it reports.
     pub(crate) fn run(&self) {
-        if let Some(run) = &self.run {
+        if let Some(orders) = &self.orders {
             // A thread that is gone has reported its end already.
-            let _ = run.send(());
+            let _ = orders.send(Order::Run);
         }
+    }
+
+    /// Completes what the last exit left to be done. The vCPU must not be running.
+    pub(crate) fn bring_to_rest(&self) -> Result<(), VmError> {
+        let (answer, outcome) = channel();
+        if let Some(orders) = &self.orders {
+            // A thread that is gone drops the other end.
+            let _ = orders.send(Order::Rest(answer));
+        }
+        outcome
+            .recv()
+            .map_err(io::Error::other)
+            .map_err(VmError::host("reach a vCPU's thread"))?
     }
 
     /// Interrupts `KVM_RUN`. May come too early or too late: repeat until the
@@ -186,7 +210,7 @@ impl Vcpu {
 
     /// Ends the thread. The vCPU must not be running.
     pub(crate) fn join(&mut self) {
-        self.run = None;
+        self.orders = None;
         if let Some(thread) = self.thread.take() {
             // A panic of the thread has been printed; there is nothing to add.
             let _ = thread.join();
@@ -206,13 +230,18 @@ fn serve(
     index: usize,
     fd: &Mutex<VcpuFd>,
     shared: &Shared,
-    orders: &Receiver<()>,
+    orders: &Receiver<Order>,
     reports: &Sender<(usize, Report)>,
 ) {
-    while orders.recv().is_ok() {
-        let report = {
-            let mut vcpu = fd.lock().unwrap_or_else(PoisonError::into_inner);
-            run_until_report(&mut vcpu, shared)
+    let vcpu = || fd.lock().unwrap_or_else(PoisonError::into_inner);
+    while let Ok(order) = orders.recv() {
+        let report = match order {
+            Order::Run => run_until_report(&mut vcpu(), shared),
+            Order::Rest(answer) => {
+                // Whoever asked waits for it.
+                let _ = answer.send(bring_to_rest(&mut vcpu()));
+                continue;
+            }
         };
         if reports.send((index, report)).is_err() || shared.reported.write(1).is_err() {
             return;
