@@ -83,34 +83,38 @@ fn load_initramfs(
     kernel_end: u64,
 ) -> Result<(u64, u64), VmError> {
     let path = &config.initramfs;
-    let bytes = std::fs::read(path).map_err(image_error(path))?;
-    let len_bytes = bytes.len() as u64;
+    let mut file = File::open(path).map_err(image_error(path))?;
+    let len_bytes = file.metadata().map_err(image_error(path))?.len();
+    let too_large = || VmError::TooLarge {
+        path: path.clone(),
+        ram_len_bytes: config.ram_len_bytes,
+    };
     let base = config
         .ram_len_bytes
         .checked_sub(len_bytes)
         .map(|base| base & !(PAGE_SIZE - 1))
         .filter(|base| *base >= kernel_end)
-        .ok_or_else(|| VmError::TooLarge {
-            path: path.clone(),
-            ram_len_bytes: config.ram_len_bytes,
-        })?;
-    write(memory, base, &bytes)?;
+        .ok_or_else(too_large)?;
+    // Straight to where it belongs: the heap would keep the room of a copy.
+    let count = usize::try_from(len_bytes).map_err(|_| too_large())?;
+    memory
+        .read_exact_volatile_from(GuestAddress(base), &mut file, count)
+        .map_err(|error| image_error(path)(std::io::Error::other(error)))?;
     Ok((base, len_bytes))
 }
 
-/// The whole command line.
+/// What every guest's command line begins with.
 ///
 /// No timer is calibrated and no interrupt awaited that this machine does not
 /// have; a dying guest asks for a reset at once, and what it said before tells why.
+pub const COMMAND_LINE: &str =
+    "console=ttyS0 panic=-1 oops=panic no_timer_check pci=off 8250.nr_uarts=1";
+
+/// The whole command line.
 fn command_line(config: &VmConfig) -> String {
     let mut words = vec![
-        "console=ttyS0".to_owned(),
+        COMMAND_LINE.to_owned(),
         format!("loglevel={}", config.log_level),
-        "panic=-1".to_owned(),
-        "oops=panic".to_owned(),
-        "no_timer_check".to_owned(),
-        "pci=off".to_owned(),
-        "8250.nr_uarts=1".to_owned(),
         format!("{}={:#x}", wire::AREA_PARAMETER, layout::MESSAGE_AREA.raw()),
     ];
     words.extend(config.extra_parameters.iter().cloned());

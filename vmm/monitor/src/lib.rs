@@ -28,6 +28,7 @@ mod vcpu;
 mod vm;
 mod window;
 
+pub use boot::COMMAND_LINE;
 pub use buffers::Buffer;
 pub use config::{
     BufferConfig, Registers, VmConfig, WindowConfig, standard_buffers, standard_windows,
