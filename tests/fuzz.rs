@@ -292,7 +292,7 @@ fn a_driver_of_somebody_else_is_fuzzed_by_its_contract() {
     let (status, broken) = with_module("c-driver-broken", &fuzz);
     assert_eq!(status, Some(1), "{broken:#}");
     let finding = &broken["findings"][0];
-    let file = finding["file"].as_str().expect("a file");
+    let file = finding["path"].as_str().expect("a file");
     for _ in 0..2 {
         let (status, again) = with_module("c-driver-broken", &["replay", file]);
         assert_eq!(

@@ -45,7 +45,8 @@ struct Document {
 
 #[derive(Debug, Serialize)]
 struct Kept {
-    file: Option<PathBuf>,
+    /// Its own file; `file` is that of the driver.
+    path: Option<PathBuf>,
     #[serde(flatten)]
     finding: Finding,
 }
@@ -213,7 +214,7 @@ fn document(options: &FuzzArgs, about: About, outcome: Outcome) -> Document {
     let seconds = outcome.elapsed.as_secs_f64();
     let is_kept = options.corpus.is_some();
     let kept = |(path, finding): (PathBuf, Finding)| Kept {
-        file: is_kept.then_some(path),
+        path: is_kept.then_some(path),
         finding,
     };
     Document {
@@ -238,7 +239,7 @@ fn document(options: &FuzzArgs, about: About, outcome: Outcome) -> Document {
 fn print(document: &Document) -> anyhow::Result<()> {
     for kept in &document.findings {
         println!("FAIL {}", kept.finding.cause);
-        if let Some(file) = &kept.file {
+        if let Some(file) = &kept.path {
             println!("  in {}", file.display());
         }
         println!("{}", kept.finding.text()?);

@@ -10,9 +10,6 @@ use wire::Sharing;
 
 use crate::verdict::Verdict;
 
-/// Flags that every mapping of a window by the project's own driver has.
-const SET: [&str; 4] = ["IO", "PFNMAP", "DONTEXPAND", "DONTDUMP"];
-
 /// How a file of the project's own driver counts those who hold it: what
 /// `vm_private_data` of a lazy mapping points to begins with the count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +23,6 @@ pub struct Count {
 /// What is known of a driver besides its contract.
 #[derive(Clone, Debug, Default)]
 pub struct Inside {
-    /// Whether its mappings have the flags of those of the project's own driver.
-    pub has_flags: bool,
     /// Counts, by the number of the file.
     pub counts: BTreeMap<usize, Count>,
 }
@@ -56,7 +51,7 @@ pub(crate) fn look(
             if let Some(verdict) = bounds(gva, area, &vma) {
                 return Ok(Some(verdict));
             }
-            if let Some(verdict) = flags(area, pages, &vma, inside) {
+            if let Some(verdict) = flags(area, pages, &vma) {
                 return Ok(Some(verdict));
             }
             if let Some(file) = number(model, pages)
@@ -94,10 +89,10 @@ fn bounds(gva: Gva, area: &Area, vma: &VmaView) -> Option<Verdict> {
     (expected != found).then(|| Verdict::rule("vm_area", expected, found))
 }
 
-fn flags(area: &Area, pages: &Pages, vma: &VmaView, inside: &Inside) -> Option<Verdict> {
+fn flags(area: &Area, pages: &Pages, vma: &VmaView) -> Option<Verdict> {
     let names = vma.flags.names();
     let has = |name: &str| names.contains(&name);
-    let mut wanted = vec![
+    let of_model = [
         ("READ", area.prot.read),
         ("WRITE", area.prot.write),
         ("EXEC", area.prot.exec),
@@ -107,11 +102,15 @@ fn flags(area: &Area, pages: &Pages, vma: &VmaView, inside: &Inside) -> Option<V
         ("MAYWRITE", area.may.write),
         ("MAYEXEC", area.may.exec),
     ];
-    if inside.has_flags {
-        wanted.extend(SET.map(|name| (name, true)));
-        wanted.push(("MIXEDMAP", false));
-    }
-    let (name, is_set) = wanted.into_iter().find(|(name, set)| has(name) != *set)?;
+    // What a contract says of flags holds when the mapping is made; later on the model knows.
+    let promised = &pages.file.vma;
+    let set = promised.set.iter().map(|flag| (flag.name(), true));
+    let clear = promised.clear.iter().map(|flag| (flag.name(), false));
+    let others = set
+        .chain(clear)
+        .filter(|(name, _)| of_model.iter().all(|(known, _)| known != name));
+    let mut wanted = of_model.iter().copied().chain(others);
+    let (name, is_set) = wanted.find(|(name, set)| has(name) != *set)?;
     let not = if is_set { "" } else { "no " };
     let expected = format!("{not}VM_{name}");
     Some(Verdict::rule("vm_flags", expected, names.join("|")))

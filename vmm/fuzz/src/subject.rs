@@ -145,7 +145,6 @@ impl Subject {
             times: Times::default(),
         };
         if is_own {
-            subject.inside.has_flags = true;
             let world = &subject.world;
             subject.inside.counts =
                 counts::of(&mut subject.guest, &subject.snapshot, &subject.facts, world)?;
