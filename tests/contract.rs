@@ -5,13 +5,13 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{boot, chain, config, kernel_facts, window};
+use common::{boot, chain, check_options, config, kernel_facts, window};
 use contract::{
     Access, Backing, Condition, Errno, FileContract, Fork, Offset, Refusal, VmaFlag, When,
 };
 use harness::own_driver::{BUFFER_STRATEGIES, EAGER, HUGE, LAZY};
-use harness::report::{HostReport, PromiseReport};
-use harness::{CheckOptions, Driver, Guest, Report, Strategy, Verdict, check};
+use harness::report::PromiseReport;
+use harness::{Driver, Guest, Report, Strategy, Verdict, check};
 use walk::MemoryType;
 use witness::Link;
 
@@ -35,19 +35,7 @@ fn checked(guest: &mut Guest, file: FileContract) -> Report {
         files: vec![Arc::new(file)],
         ..Driver::own(guest.plan())
     };
-    let options = CheckOptions {
-        host: HostReport {
-            kind: "this one".into(),
-            kernel: "any".into(),
-            second_level: "any".into(),
-            second_level_levels: None,
-        },
-        driver_variant: "good".into(),
-        vcpus: 1,
-        only: Vec::new(),
-        timeline: false,
-    };
-    check(guest, &driver, &kernel_facts(), options)
+    check(guest, &driver, &kernel_facts(), check_options("good"))
         .unwrap_or_else(|error| panic!("{}", chain(&error)))
 }
 

@@ -3,11 +3,15 @@
 
 mod common;
 
-use std::path::Path;
-use std::process::{Command, Output};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
-use common::image;
-use guest_images::handover::{self, Images};
+use common::{boot, chain, check_options, image};
+use contract::Contract;
+use guest_images::handover;
+use guest_kernel::KernelFacts;
+use harness::{Driver, Report, Verdict, equip};
+use monitor::VmConfig;
 use provision::Progress;
 use rstest::rstest;
 use serde_json::Value;
@@ -22,51 +26,40 @@ fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
     lines.filter_map(|line| line.split_once(' ').map(|(a, b)| (a, b.trim())))
 }
 
-/// Checks a driver, as it is or mended; gives its exit status and report.
-fn check(driver: &str, sound: bool) -> (Option<i32>, Value) {
-    let (_, contract) = all().find(|(name, _)| *name == driver).expect("a contract");
-    let path = Path::new(FOLDER).join(contract).with_extension("toml");
-    let mut text = std::fs::read_to_string(path).expect("readable");
+/// Facts of the kernel, read once: they are the same for every driver.
+static FACTS: LazyLock<KernelFacts> = LazyLock::new(common::kernel_facts);
+
+/// Checks a driver, as it is or mended.
+fn check(driver: &str, sound: bool) -> Report {
+    let (_, name) = all().find(|(name, _)| *name == driver).expect("a contract");
+    let path = Path::new(FOLDER).join(name).with_extension("toml");
+    let mut contract = Contract::read(&path).unwrap_or_else(|error| panic!("{}", chain(&error)));
     if sound {
-        text.push_str("\n[module]\nparameters = \"sound=1\"\n");
+        contract.parameters = "sound=1".to_owned();
     }
-    let scratch = tempfile::tempdir().expect("a folder");
-    let contract = scratch.path().join("contract.toml");
-    std::fs::write(&contract, text).expect("written");
-    let images = Images::from([("good".to_owned(), image("good"))]);
-    let output = Command::new(env!("CARGO_BIN_EXE_mapwitness"))
-        .args(["check", "--json", "--module"])
-        .arg(module(driver))
-        .arg("--contract")
-        .arg(&contract)
-        .env(
-            handover::VARIABLE,
-            handover::export(&images).expect("plain paths"),
-        )
-        .output()
-        .expect("it runs");
-    (output.status.code(), report(&output))
+    // All modules in one image: guests of one contract differ in nothing before one is loaded.
+    let with = guest_images::with_modules(&image("good"), &modules(), &Progress::hidden());
+    let (image, mut paths) = with.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let of_driver = format!("/{driver}.ko");
+    paths.retain(|path| path.ends_with(&of_driver));
+    let mut config = VmConfig::new(image.vmlinux, image.initramfs);
+    equip(&mut config, &contract.device);
+    let options = check_options(driver);
+    let driver = Driver::of_contract(&contract, &paths);
+    harness::check(&mut boot(&config), &driver, &FACTS, options)
+        .unwrap_or_else(|error| panic!("{}", chain(&error)))
 }
 
-/// A module that the cargo runner has prepared, or one that is built now.
-fn module(driver: &str) -> std::path::PathBuf {
+/// The modules, in the order of their names: those that the cargo runner has prepared, or
+/// built now.
+fn modules() -> Vec<PathBuf> {
     let prepared = handover::import_modules().expect("a set of modules");
-    if let Some(module) = prepared.and_then(|mut modules| modules.remove(driver)) {
-        return module;
+    if let Some(mut modules) = prepared {
+        let drivers = all().filter_map(|(name, _)| modules.remove(name));
+        return drivers.collect();
     }
-    let built =
-        guest_images::ensure_modules(Path::new(FOLDER), &image("good"), &Progress::stderr());
-    let mut built = built.expect("they build").into_iter();
-    built
-        .find(|path| path.file_stem().is_some_and(|stem| stem == driver))
-        .expect("a driver of that name")
-}
-
-fn report(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-        let said = String::from_utf8_lossy(&output.stderr);
-        panic!("standard output is no single document: {error}\n{said}")
-    })
+    guest_images::ensure_modules(Path::new(FOLDER), &image("good"), &Progress::stderr())
+        .expect("they build")
 }
 
 /// What is wrong first, in words that do not change from run to run.
@@ -141,16 +134,17 @@ fn a_driver_of_a_published_class_is_caught_and_passes_when_it_is_mended(
     )]
     driver: &str,
 ) {
-    let (status, found) = check(driver, false);
-    assert_eq!(status, Some(1), "{found:#}");
+    let report = check(driver, false);
+    assert_eq!(report.verdict, Verdict::Fail, "{report:#?}");
+    let found = serde_json::to_value(&report).expect("plain data");
     let complaint = complaint(&found).unwrap_or_else(|| panic!("{found:#}"));
     let (cve, class) = class(driver);
     let row = format!("| {cve} | [{driver}]({driver}.c) | {class} | {complaint} |");
     let readme = include_str!("gallery/README.md");
     assert!(readme.contains(&row), "the README lacks this row:\n{row}");
-    let (status, found) = check(driver, true);
-    assert_eq!(status, Some(0), "{found:#}");
-    assert!(found["pages_checked"].as_u64() > Some(0));
+    let mended = check(driver, true);
+    assert_eq!(mended.verdict, Verdict::Pass, "{mended:#?}");
+    assert!(mended.pages_checked > 0);
 }
 
 /// A driver that is in the list of contracts and not above would not be checked.

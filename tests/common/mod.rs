@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use guest_images::{Flavour, GuestImage, handover};
 use guest_kernel::KernelFacts;
-use harness::{Guest, Mapping, MappingSpec, Outcome, Refusal, Strategy};
+use harness::report::HostReport;
+use harness::{CheckOptions, Guest, Mapping, MappingSpec, Outcome, Refusal, Strategy};
 use monitor::VmConfig;
 use provision::{Consent, Progress};
 use wire::ioctls::{CONTROL_PATH, Target};
@@ -214,6 +215,22 @@ pub fn unbind(guest: &mut Guest) {
 /// Gives the device back to its driver.
 pub fn bind(guest: &mut Guest) {
     write_file(guest, "/sys/bus/platform/drivers/mapwitness/bind", DEVICE);
+}
+
+/// How all of a driver is checked here.
+pub fn check_options(driver: &str) -> CheckOptions {
+    CheckOptions {
+        host: HostReport {
+            kind: "this one".into(),
+            kernel: "any".into(),
+            second_level: "any".into(),
+            second_level_levels: None,
+        },
+        driver_variant: driver.to_owned(),
+        vcpus: 1,
+        only: Vec::new(),
+        timeline: false,
+    }
 }
 
 /// What is known of the kernel of that image before it runs.

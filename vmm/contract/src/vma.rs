@@ -5,7 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Flags of the `vm_area_struct` of each mapping of a file. What is in neither list may
-/// be as it likes.
+/// be as it likes; what becomes of a mapping later is foretold as for `VM_PFNMAP`, or, where
+/// `set` names `MIXEDMAP`, as for that without whichever of the others it does not name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmaFlags {

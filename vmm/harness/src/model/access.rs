@@ -54,7 +54,8 @@ impl Model {
     /// Access through another process: `check_vma_flags` of mm/gup.c refuses `VM_IO` and
     /// `VM_PFNMAP`, and so does all of it where the driver has no `vm_ops->access`
     /// (`__access_remote_vm` of mm/memory.c). Where nothing is mapped it is refused
-    /// alike. RAM of the driver is reached, by a fault if need be.
+    /// alike. RAM of the driver is reached, by a fault if need be; frames that the kernel
+    /// takes for RAM's until it has them at hand (`VM_MIXEDMAP`) come in and are refused.
     pub(super) fn debug(
         &mut self,
         by: Process,
@@ -68,20 +69,22 @@ impl Model {
         let gva = Gva::new(self.range(&Stretch { at, npages: 1 })?.start);
         let (space, device) = self.space_mut(of)?;
         let area = space.area_at(gva).map(|(_, area)| area);
-        let is_ram = area.is_some_and(|area| match &area.shows {
-            Shows::File(pages) => pages.is_ram(),
-            Shows::Nothing => false,
-        });
+        let (is_ram, comes_in) = match area.map(|area| &area.shows) {
+            Some(Shows::File(pages)) => (pages.is_ram(), pages.comes_in_for_others()),
+            Some(Shows::Nothing) | None => (false, false),
+        };
         if area.is_some_and(|area| matches!(area.shows, Shows::Nothing)) {
             // Ordinary memory, which may be read and written so whatever its rights.
             return Err(nothing(at));
         }
         // With FOLL_FORCE more may be had than the area's rights; nobody asks for it here.
-        if is_ram && area.is_some_and(|area| !area.is_reachable() || is_store && !area.prot.write) {
+        if comes_in && area.is_some_and(|area| !area.is_reachable() || is_store && !area.prot.write)
+        {
             return Err(nothing(at));
         }
-        match is_ram.then(|| space.touch(device, gva, is_store)) {
-            Some(Touch::Page(page)) => self.reaches(of, gva, page),
+        match comes_in.then(|| space.touch(device, gva, is_store)) {
+            Some(Touch::Page(page)) if is_ram => self.reaches(of, gva, page),
+            Some(Touch::Unclear) => Err(nothing(at)),
             _ => Ok(Wanted::Errno(libc::EIO)),
         }
     }

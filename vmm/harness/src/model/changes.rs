@@ -125,8 +125,8 @@ impl Space {
     }
 
     /// Neither raw frames nor addresses without the right can be populated
-    /// (`check_vma_flags` of mm/gup.c; `__get_user_pages` makes it EINVAL). RAM comes in by
-    /// a fault for each page; one that is refused ends it (`madvise_populate`).
+    /// (`check_vma_flags` of mm/gup.c; `__get_user_pages` makes it EINVAL). Others come in
+    /// by a fault for each page; one that is refused ends it (`madvise_populate`).
     fn populate(
         &mut self,
         device: &Device,
@@ -135,15 +135,14 @@ impl Space {
     ) -> Result<(), Errno> {
         for gva in range.clone().step_by(PAGE_LEN).map(Gva::new) {
             let (_, area) = self.area_at(gva).ok_or(libc::ENOMEM)?;
-            let is_ram = matches!(&area.shows, Shows::File(pages) if pages.is_ram());
-            if !is_ram {
+            if !matches!(&area.shows, Shows::File(pages) if pages.comes_in_for_others()) {
                 return Err(libc::EINVAL);
             }
             match self.touch(device, gva, is_store) {
                 Touch::Page(_) => {}
                 Touch::Denied => return Err(libc::EINVAL),
                 Touch::NoPage => return Err(libc::EFAULT),
-                // None of a file whose pages are RAM.
+                // None of a file without entries of 2 MiB.
                 Touch::Nothing | Touch::Unclear => return Err(libc::ENOMEM),
             }
         }

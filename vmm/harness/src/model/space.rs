@@ -172,6 +172,12 @@ impl Pages {
         !self.is_ram() && !self.file.vma.set.contains(&VmaFlag::MixedMap)
     }
 
+    /// Whether the kernel brings its pages in for whoever asks for them at other places than
+    /// by their addresses.
+    pub(super) fn comes_in_for_others(&self) -> bool {
+        !self.is_pfn_map() && !self.file.vma.set.contains(&VmaFlag::Io)
+    }
+
     /// Whether its pages are RAM, which the kernel lets others reach and drops like any
     /// (`VM_MIXEDMAP`); the frames of windows are raw (`VM_PFNMAP`).
     pub(super) fn is_ram(&self) -> bool {

@@ -1,7 +1,7 @@
 //! What differs from one kind of file to the next: what a touch brings in, what goes, and
 //! who else may have a page.
 
-use contract::{Backing, FileContract, Offset};
+use contract::{Backing, FileContract, Offset, VmaFlag};
 use monitor::Buffer;
 
 use super::*;
@@ -261,6 +261,31 @@ fn a_page_of_a_buffer_can_be_had_through_another_process() {
         };
         assert_eq!(model.predict(&peek), Ok(wanted));
     }
+}
+
+/// Frames in an area that may hold counted pages come in for whoever asks, who does not get
+/// them.
+#[test]
+fn frames_of_a_mixed_area_come_in_and_cannot_be_had() {
+    let mut file = window_file(LAZY);
+    file.vma.set = vec![VmaFlag::MixedMap];
+    let mut model = at(file, BASE, 0, 5);
+    done(
+        &mut model,
+        advise(MAPPING.pages(1, 2), Advice::PopulateRead),
+    );
+    assert_eq!(there(&model), [1, 2]);
+    let fork = FIRST.does(Call::Fork { child: CHILD });
+    comes_to(&mut model, fork, Came::Child(11));
+    let peek = CHILD.does(Call::Peek {
+        of: FIRST,
+        at: MAPPING.page(4),
+    });
+    let refused = Came::Refused(Refusal::Errno(libc::EIO));
+    comes_to(&mut model, peek, refused);
+    assert_eq!(there(&model), [1, 2, 4]);
+    done(&mut model, advise(MAPPING.pages(0, 2), Advice::DontNeed));
+    assert_eq!(there(&model), [2, 4]);
 }
 
 /// A piece shows its pages by where the whole began, whatever offset it has now.
