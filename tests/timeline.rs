@@ -177,20 +177,14 @@ fn a_memslot_swapped_for_a_moment_is_seen_by_the_timeline_alone() {
     let mut guest = guest();
     let mapping = whole(&mut guest, LAZY, "odd");
     let mut watch = watched(&mut guest);
-    let large = guest.vm().memslots()[common::slot(&guest, "large")];
-    let odd = KvmSlot::of(&guest, "odd");
-    watch.phase(&guest, "between two looks");
-    odd.replace(guest.vm(), large.hva, false);
-    touch(&mut guest, &mapping, 3);
-    odd.replace(guest.vm(), odd.hva(), false);
-    watch.phase(&guest, "in use");
-    // Every link of every page is right.
-    use_all(&mut guest, &mut watch, &mapping);
-    let all = guest.witness(&mapping, &Presence::All).expect("walked");
-    assert_eq!((all.mismatch, all.links.get(Link::SecondLevel)), (None, 13));
-    withdraw(&mut guest, &mut watch, &mapping);
-
-    let timeline = watch.finish(&guest);
+    let mut timeline = swapped_for_a_moment(&mut guest, &mut watch, &mapping);
+    // A host that moves pages of its own just then can witness nothing, and says so.
+    for _ in 0..4 {
+        if timeline.verdict != Verdict::Unwitnessed {
+            break;
+        }
+        timeline = swapped_for_a_moment(&mut guest, &mut watch, &mapping);
+    }
     assert_eq!(timeline.verdict, Verdict::Fail, "{timeline:#?}");
     assert!(timeline.unwitnessed.is_empty(), "{timeline:#?}");
     let [finding] = timeline.findings.as_slice() else {
@@ -204,6 +198,23 @@ fn a_memslot_swapped_for_a_moment_is_seen_by_the_timeline_alone() {
     use_all(&mut guest, &mut watch, &mapping);
     withdraw(&mut guest, &mut watch, &mapping);
     assert_pass(&watch.finish(&guest));
+}
+
+/// Page 3 leads into another window, until all links are looked at.
+fn swapped_for_a_moment(guest: &mut Guest, watch: &mut Watch, mapping: &Mapping) -> Timeline {
+    let large = guest.vm().memslots()[common::slot(guest, "large")];
+    let odd = KvmSlot::of(guest, "odd");
+    watch.phase(guest, "between two looks");
+    odd.replace(guest.vm(), large.hva, false);
+    touch(guest, mapping, 3);
+    odd.replace(guest.vm(), odd.hva(), false);
+    watch.phase(guest, "in use");
+    // Every link of every page is right.
+    use_all(guest, watch, mapping);
+    let all = guest.witness(mapping, &Presence::All).expect("walked");
+    assert_eq!((all.mismatch, all.links.get(Link::SecondLevel)), (None, 13));
+    withdraw(guest, watch, mapping);
+    watch.finish(guest)
 }
 
 /// Memory that is no window's: its frame is in no ledger.
