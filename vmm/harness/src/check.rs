@@ -186,6 +186,11 @@ impl Found {
             {
                 Ok(Some(ended))
             }
+            // Where it stood is half of the way to its cause.
+            Err(error) if !self.doing.is_empty() => Err(HarnessError::During {
+                doing: self.doing.clone(),
+                source: Box::new(error),
+            }),
             Err(error) => Err(error),
         }
     }

@@ -16,6 +16,14 @@ use crate::outcome::Refusal;
 /// A check that could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum HarnessError {
+    /// What follows came in the middle of a check.
+    #[error("while checking {doing}")]
+    During {
+        /// What was being checked.
+        doing: String,
+        /// What came.
+        source: Box<Self>,
+    },
     /// The VM could not be built, or came to its end.
     #[error("the guest")]
     Vm(#[from] VmError),
