@@ -137,6 +137,17 @@ pub enum Error {
         /// The packages that bring it.
         packages: String,
     },
+    /// There is no clang, or not all of what belongs to it.
+    #[error(
+        "a kernel of this flavour is compiled by clang of LLVM {releases}, with its linker and \
+         tools, and there is none; install {packages}"
+    )]
+    NoClang {
+        /// Releases that will do.
+        releases: String,
+        /// The packages that bring it.
+        packages: String,
+    },
     /// bindgen could not be built.
     #[error(
         "`cargo install bindgen-cli` failed ({status}). Without network it needs the crate in \

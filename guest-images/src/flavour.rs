@@ -1,7 +1,7 @@
 //! Flavours of the guest's kernel: one source, built with more or fewer of its own checks.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -21,39 +21,61 @@ pub enum Flavour {
     /// Tells which of its code ran (KCOV), and complains of misuse: DEBUG_VM,
     /// PAGE_TABLE_CHECK, lockdep, KFENCE.
     Kcov,
+    /// The same, and every use of kernel memory that is out of bounds or after its end is
+    /// told where it happens (KASAN), which costs time and memory.
+    Kasan,
+}
+
+/// The C compiler of a kernel and its modules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compiler {
+    /// GNU's.
+    Gcc,
+    /// LLVM's, with its linker and tools.
+    Clang,
 }
 
 impl Flavour {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Plain, Self::Kcov];
+    pub const ALL: [Self; 3] = [Self::Plain, Self::Kcov, Self::Kasan];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
             Self::Kcov => "kcov",
+            Self::Kasan => "kasan",
         }
     }
 
     /// Whether its kernel tells which of its code ran.
     pub const fn has_coverage(self) -> bool {
-        matches!(self, Self::Kcov)
+        matches!(self, Self::Kcov | Self::Kasan)
     }
 
-    /// Its configuration: the fragments in `kconfig`, then those in the folder of its
-    /// name there.
+    /// What compiles it.
+    pub(crate) const fn compiler(self) -> Compiler {
+        match self {
+            Self::Plain | Self::Kcov => Compiler::Gcc,
+            Self::Kasan => Compiler::Clang,
+        }
+    }
+
+    /// Its configuration: the fragments in `kconfig`, then those in the folders that
+    /// follow.
     pub(crate) fn fragments(self, kconfig: &Path) -> Result<Fragments, Error> {
         let mut fragments = Fragments::read(kconfig)?;
-        if let Some(own) = self.folder(kconfig) {
-            fragments.append(Fragments::read(&own)?);
+        for folder in self.folders() {
+            fragments.append(Fragments::read(&kconfig.join(folder))?);
         }
         Ok(fragments)
     }
 
-    fn folder(self, kconfig: &Path) -> Option<PathBuf> {
+    const fn folders(self) -> &'static [&'static str] {
         match self {
-            Self::Plain => None,
-            Self::Kcov => Some(kconfig.join(self.name())),
+            Self::Plain => &[],
+            Self::Kcov => &["kcov"],
+            Self::Kasan => &["kcov", "kasan"],
         }
     }
 }
@@ -66,7 +88,7 @@ impl fmt::Display for Flavour {
 
 /// No flavour has this name.
 #[derive(Debug, thiserror::Error)]
-#[error("no kernel flavour {0:?}; there are plain and kcov")]
+#[error("no kernel flavour {0:?}; there are plain, kcov and kasan")]
 pub struct UnknownFlavour(String);
 
 impl FromStr for Flavour {
@@ -104,5 +126,8 @@ mod tests {
         let kcov = Flavour::Kcov.fragments(&kconfig).unwrap().merged();
         assert!(kcov.starts_with(&plain));
         assert!(kcov.contains("\nCONFIG_KCOV=y\n"));
+        let kasan = Flavour::Kasan.fragments(&kconfig).unwrap().merged();
+        assert!(kasan.starts_with(&kcov));
+        assert!(kasan.contains("\nCONFIG_KASAN=y\n"));
     }
 }

@@ -97,8 +97,9 @@ pub fn ensure(
     let versions = Versions::read(&root)?;
     let driver_dir = root.join("guest-module");
     module::check_variant(&driver_dir, &request.driver_variant)?;
-    toolchain::require(&versions, consent, progress)?;
-    let toolchain = Toolchain::find(&versions)?;
+    let compiler = request.flavour.compiler();
+    toolchain::require(&versions, compiler, consent, progress)?;
+    let toolchain = Toolchain::find(&versions, compiler)?;
     let cache = Cache::open()?;
     let kernel = kernel::Builder {
         root: &root,

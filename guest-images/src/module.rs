@@ -30,7 +30,7 @@ pub fn build_module(
     progress: &Progress,
 ) -> Result<Vec<PathBuf>, Error> {
     let versions = Versions::read(&workspace::root()?)?;
-    let toolchain = Toolchain::find(&versions)?;
+    let toolchain = Toolchain::of_tree(&versions, kernel_tree)?;
     let title = format!("build the module in {}", dir.display());
     build_in(title, dir, kernel_tree, variables, &toolchain, progress)
 }
@@ -172,7 +172,7 @@ pub fn ensure_modules(
     {
         return Err(nothing());
     }
-    let toolchain = Toolchain::find(&Versions::read(&workspace::root()?)?)?;
+    let toolchain = Toolchain::of_tree(&Versions::read(&workspace::root()?)?, &image.kernel_tree)?;
     let cache = Cache::open()?;
     let symbols = image.kernel_tree.join("Module.symvers");
     let configuration = image.kernel_tree.join(".config");

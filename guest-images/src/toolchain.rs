@@ -10,6 +10,7 @@ use std::process::Command;
 use provision::command::output_of;
 use provision::{Cache, Consent, Key, Need, Progress, packages};
 
+use crate::flavour::Compiler;
 use crate::versions::{Tool, Versions, need_one_of};
 use crate::{Error, run};
 
@@ -30,14 +31,38 @@ pub struct Toolchain {
     bindgen_version: String,
     rustc_version: String,
     gcc_version: String,
+    clang: Option<Clang>,
 }
+
+/// LLVM's C compiler.
+#[derive(Clone, Debug)]
+struct Clang {
+    /// As its programs' names end.
+    release: u32,
+    version: String,
+}
+
+/// Programs of an LLVM release that a kernel's build runs, as far as they come in packages
+/// of their own.
+const CLANG_PROGRAMS: [&str; 3] = ["clang", "ld.lld", "llvm-nm"];
 
 /// Installs what the kernel's build needs and the machine has not.
 ///
 /// # Errors
 /// When something may not or cannot be installed.
-pub fn require(versions: &Versions, consent: Consent, progress: &Progress) -> Result<(), Error> {
+pub fn require(
+    versions: &Versions,
+    compiler: Compiler,
+    consent: Consent,
+    progress: &Progress,
+) -> Result<(), Error> {
     let mut needs: Vec<Need> = versions.tools.iter().map(Tool::need).collect();
+    if compiler == Compiler::Clang {
+        needs.push(versions.clang.types.need());
+        if find_clang(&versions.clang.releases).is_none() {
+            needs.extend(need_one_of(&versions.clang.packages));
+        }
+    }
     if find_libclang(&versions.libclang.releases).is_none() {
         needs.extend(need_one_of(&versions.libclang.packages));
     }
@@ -53,7 +78,7 @@ impl Toolchain {
     ///
     /// # Errors
     /// Names what is not there, and the package that would bring it.
-    pub fn find(versions: &Versions) -> Result<Self, Error> {
+    pub fn find(versions: &Versions, compiler: Compiler) -> Result<Self, Error> {
         let (sysroot, rustc_version) = find_rust(versions)?;
         let libclang = &versions.libclang;
         let libclang_dir = find_libclang(&libclang.releases).ok_or_else(|| Error::NoLibclang {
@@ -63,6 +88,17 @@ impl Toolchain {
         let gcc_version = output_of(Command::new("gcc").arg("--version"))
             .and_then(|text| Some(text.lines().next()?.to_owned()))
             .unwrap_or_default();
+        let clang = match compiler {
+            Compiler::Gcc => None,
+            Compiler::Clang => {
+                Some(
+                    find_clang(&versions.clang.releases).ok_or_else(|| Error::NoClang {
+                        releases: join(&versions.clang.releases),
+                        packages: names(&versions.clang.packages),
+                    })?,
+                )
+            }
+        };
         Ok(Self {
             rustc: sysroot.join("bin/rustc"),
             rustdoc: sysroot.join("bin/rustdoc"),
@@ -70,11 +106,42 @@ impl Toolchain {
             bindgen_version: versions.bindgen.version.clone(),
             rustc_version,
             gcc_version,
+            clang,
         })
+    }
+
+    /// Finds those that a kernel was built with, from the tree that is kept of it.
+    ///
+    /// # Errors
+    /// When its configuration cannot be read, or one of them is not there any more.
+    pub fn of_tree(versions: &Versions, kernel_tree: &Path) -> Result<Self, Error> {
+        let path = kernel_tree.join(".config");
+        let configuration = std::fs::read_to_string(&path).map_err(Error::at("read", &path))?;
+        let is_clang = configuration
+            .lines()
+            .any(|line| line == "CONFIG_CC_IS_CLANG=y");
+        let compiler = if is_clang {
+            Compiler::Clang
+        } else {
+            Compiler::Gcc
+        };
+        Self::find(versions, compiler)
+    }
+
+    /// What compiles C.
+    pub fn compiler(&self) -> Compiler {
+        match self.clang {
+            None => Compiler::Gcc,
+            Some(_) => Compiler::Clang,
+        }
     }
 
     /// Adds what identifies the compilers to a key.
     pub fn add_to_key(&self, key: Key) -> Key {
+        let key = match &self.clang {
+            None => key,
+            Some(clang) => key.text("clang", &clang.version),
+        };
         key.text("rustc", &self.rustc_version)
             .text("gcc", &self.gcc_version)
             .text("bindgen", &self.bindgen_version)
@@ -94,7 +161,7 @@ impl Toolchain {
         };
         make.arg("-C")
             .arg(tree)
-            .arg("LLVM=")
+            .arg(self.llvm())
             .arg(assign("RUSTC", &self.rustc))
             .arg(assign("HOSTRUSTC", &self.rustc))
             .arg(assign("RUSTDOC", &self.rustdoc))
@@ -103,6 +170,12 @@ impl Toolchain {
             make.arg(assign("BINDGEN", bindgen));
         }
         make
+    }
+
+    /// make's variable that chooses the C compiler.
+    fn llvm(&self) -> String {
+        let clang = self.clang.as_ref();
+        clang.map_or_else(|| "LLVM=".to_owned(), |it| format!("LLVM=-{}", it.release))
     }
 
     /// The bindings generator, built on first use.
@@ -199,6 +272,20 @@ fn find_libclang(releases: &[u32]) -> Option<PathBuf> {
         .map(|release| PathBuf::from(format!("/usr/lib/llvm-{release}/lib")));
     dirs.into_iter()
         .find(|dir| dir.join("libclang.so").exists())
+}
+
+fn find_clang(releases: &[u32]) -> Option<Clang> {
+    let version = |release: u32, program: &str| {
+        let version = output_of(Command::new(format!("{program}-{release}")).arg("--version"))?;
+        Some(version.lines().next().unwrap_or_default().to_owned())
+    };
+    releases.iter().find_map(|&release| {
+        let versions = CLANG_PROGRAMS.map(|program| version(release, program));
+        let [Some(version), Some(_), Some(_)] = versions else {
+            return None;
+        };
+        Some(Clang { release, version })
+    })
 }
 
 /// The release that `rustc -vV` prints, as numbers.

@@ -4,12 +4,15 @@
 //! and take another tool. The few structures that the host reads are described by
 //! compiling one small file, with that kernel's headers and configuration.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use object::{Object, ObjectSection};
 use provision::{Cache, Key, Progress};
 
+use crate::flavour::Compiler;
 use crate::kernel::Kernel;
 use crate::toolchain::Toolchain;
 use crate::{Error, run};
@@ -53,12 +56,35 @@ pub fn ensure(
                 log: ran.log,
             });
         }
-        let btf = section(&work.join("types.o"))?;
         let path = dir.join(FILE_NAME);
-        fs::write(&path, btf).map_err(Error::at("write", &path))?;
+        match toolchain.compiler() {
+            Compiler::Gcc => {
+                let btf = section(&work.join("types.o"))?;
+                fs::write(&path, btf).map_err(Error::at("write", &path))?;
+            }
+            Compiler::Clang => translate(&work, &path)?,
+        }
         fs::remove_dir_all(&work).map_err(Error::at("remove", &work))
     })?;
     Ok(entry.join(FILE_NAME))
+}
+
+/// Types that an object file in `work` describes in DWARF, in BTF.
+fn translate(work: &Path, path: &Path) -> Result<(), Error> {
+    let mut pahole = Command::new("pahole");
+    let mut option = OsString::from("--btf_encode_detached=");
+    option.push(path);
+    pahole.arg(option).arg(work.join("types.o"));
+    let ran = run::logged(&mut pahole, &work.join("pahole.log"), |_| ())?;
+    if ran.status.success() && path.is_file() {
+        return Ok(());
+    }
+    Err(Error::Make {
+        what: "translating the kernel's types (pahole)".to_owned(),
+        status: ran.status.to_string(),
+        output: run::whole(&ran.log),
+        log: ran.log,
+    })
 }
 
 /// What an object file holds of BTF.

@@ -20,6 +20,8 @@ pub struct Versions {
     pub rust: Rust,
     /// The C parser behind bindgen.
     pub libclang: Libclang,
+    /// The C compiler of some flavours.
+    pub clang: Clang,
     /// What else the kernel's build runs.
     pub tools: Vec<Tool>,
 }
@@ -66,6 +68,18 @@ pub struct Libclang {
     pub releases: Vec<u32>,
     /// Alternatives, each a set of packages.
     pub packages: Vec<Vec<String>>,
+}
+
+/// What is asked of clang and its linker and tools.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clang {
+    /// LLVM releases that will do, the most wanted first.
+    pub releases: Vec<u32>,
+    /// Alternatives, each a set of packages.
+    pub packages: Vec<Vec<String>>,
+    /// What translates its descriptions of types into BTF.
+    pub types: Tool,
 }
 
 /// A tool, and how to see that it is there.

@@ -255,8 +255,9 @@ pub struct ImageArgs {
     /// Build this kernel tree instead of the pinned source
     #[arg(long, value_name = "DIR")]
     pub kernel_src: Option<PathBuf>,
-    /// Flavour of the guest's kernel: plain, or kcov, which tells which of its code ran and
-    /// checks itself (lockdep, KFENCE, page tables) and takes some minutes to build once
+    /// Flavour of the guest's kernel: plain; kcov, which tells which of its code ran and
+    /// checks itself (lockdep, KFENCE, page tables); or kasan, which checks every use of its
+    /// memory besides and is compiled by clang. Either takes some minutes to build once
     #[arg(long, value_name = "NAME", default_value_t)]
     pub flavour: Flavour,
     /// Install missing packages without asking
