@@ -115,6 +115,33 @@ fn a_window_that_was_made_read_only_keeps_its_contents(
     assert_in_use(&mut guest, &mapping);
 }
 
+/// What a guest stored to a window before the device took it away is put back as well.
+#[rstest]
+fn a_reset_gives_a_window_back_with_what_it_held(
+    #[values(Offer::Withdrawn, Offer::ReadOnly)] less: Offer,
+) {
+    let mut guest = guest();
+    let mapping = map(&mut guest, "eager");
+    let start = guest.vm_mut().snapshot().expect("a snapshot");
+    for again in [false, true] {
+        let words = vec![!0; 13];
+        let stored = guest.store(mapping.gva, PAGE_SIZE, words);
+        stored.expect("an answer").expect("stored");
+        offer(&mut guest, less);
+        let while_withdrawn = guest.vm_mut().snapshot().map(drop);
+        assert!(while_withdrawn.is_err(), "half of the machine");
+        if again {
+            offer(&mut guest, Offer::AsConfigured);
+            offer(&mut guest, less);
+        }
+        guest.vm_mut().reset(&start).expect("reset");
+        let differences = guest.vm_mut().differences(&start);
+        assert_eq!(differences.expect("all of it"), [""; 0]);
+        assert_in_use(&mut guest, &mapping);
+        guest.vm_mut().reset(&start).expect("reset");
+    }
+}
+
 #[test]
 fn a_window_that_is_not_there_cannot_be_withdrawn() {
     let mut guest = guest();

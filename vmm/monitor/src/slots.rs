@@ -1,5 +1,6 @@
 //! The VMM's own table of memslots, and the memory behind them.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use addr::{Gpa, Hva, PAGE_SIZE};
@@ -87,6 +88,8 @@ pub(crate) struct Slots {
     memory: GuestMemory,
     /// KVM notes which pages the guest stores to.
     logs_dirty_pages: bool,
+    /// What KVM noted of slots that have gone, by their numbers, a bit for each page.
+    notes: BTreeMap<u32, Vec<u64>>,
     /// Which pages of RAM and message area come from a file.
     from_file: [Vec<Run>; 2],
 }
@@ -133,6 +136,7 @@ impl Slots {
             table,
             memory,
             logs_dirty_pages: false,
+            notes: BTreeMap::new(),
             from_file,
         })
     }
@@ -149,14 +153,9 @@ impl Slots {
         let wanted = SlotUse::Window(index);
         let planned = self.planned.iter().find(|slot| slot.used_for == wanted);
         let planned = *planned.ok_or_else(|| VmError::Config(format!("no window {index}")))?;
-        if self.logs_dirty_pages {
-            // KVM's notes would go with the slot.
-            return Err(VmError::Config(
-                "a window cannot change once a snapshot was taken".into(),
-            ));
-        }
         // KVM does not make a slot read-only or writable in place: it goes first.
         if let Some(at) = self.table.iter().position(|slot| slot.used_for == wanted) {
+            self.keep_notes(vm, at)?;
             self.set(vm, &self.table[at], 0)?;
             self.table.remove(at);
         }
@@ -171,6 +170,32 @@ impl Slots {
         self.set(vm, &slot, slot.len_bytes)?;
         self.table.push(slot);
         self.table.sort_by_key(|slot| slot.id);
+        Ok(())
+    }
+
+    /// Gives the guest of each window what its configuration says.
+    pub(crate) fn offer_all_as_configured(&mut self, vm: &VmFd) -> Result<(), VmError> {
+        for slot in self.planned.clone() {
+            if let SlotUse::Window(index) = slot.used_for
+                && !self.table.contains(&slot)
+            {
+                self.offer(vm, index, Offer::AsConfigured)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over what KVM notes of a slot that is about to go: its notes go with it.
+    fn keep_notes(&mut self, vm: &VmFd, at: usize) -> Result<(), VmError> {
+        let Some(slot) = self.table.get(at).filter(|_| self.logs_dirty_pages) else {
+            return Ok(());
+        };
+        let len_bytes = usize::try_from(slot.len_bytes).unwrap_or(usize::MAX);
+        let words = vm
+            .get_dirty_log(slot.id, len_bytes)
+            .map_err(VmError::kvm("KVM_GET_DIRTY_LOG"))?;
+        let notes = self.notes.entry(slot.id).or_default();
+        merge(notes, &words);
         Ok(())
     }
 
@@ -197,13 +222,13 @@ impl Slots {
 
     /// Has KVM note from now on which pages the guest stores to.
     pub(crate) fn log_dirty_pages(&mut self, vm: &VmFd) -> Result<(), VmError> {
-        if self.logs_dirty_pages {
-            return Ok(());
-        }
         if self.table != self.planned {
             return Err(VmError::Config(
                 "no snapshot can be taken while a window is withdrawn".into(),
             ));
+        }
+        if self.logs_dirty_pages {
+            return Ok(());
         }
         self.logs_dirty_pages = true;
         self.register(vm)
@@ -211,7 +236,7 @@ impl Slots {
 
     /// Pages of a slot that the guest, KVM or the VMM stored to since the last call, a
     /// bit for each.
-    pub(crate) fn take_dirty(&self, vm: &VmFd, slot: usize) -> Result<Vec<u64>, VmError> {
+    pub(crate) fn take_dirty(&mut self, vm: &VmFd, slot: usize) -> Result<Vec<u64>, VmError> {
         let (Some(known), Some(region)) = (self.table.get(slot), self.memory.iter().nth(slot))
         else {
             return Ok(Vec::new());
@@ -220,6 +245,9 @@ impl Slots {
             .get_dirty_log(known.id, region.size())
             .map_err(VmError::kvm("KVM_GET_DIRTY_LOG"))?;
         merge(&mut words, &region.get_mmap().bitmap().get_and_reset());
+        if let Some(notes) = self.notes.remove(&known.id) {
+            merge(&mut words, &notes);
+        }
         Ok(words)
     }
 

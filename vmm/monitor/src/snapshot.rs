@@ -79,16 +79,19 @@ impl Vm {
     /// [`VmError`] when KVM does not take the state back; the VM is of no use then.
     pub fn reset(&mut self, snapshot: &Snapshot) -> Result<ResetStats, VmError> {
         self.bring_to_rest()?;
+        self.slots.offer_all_as_configured(&self.vm)?;
         snapshot.machine.put(&self.vm)?;
         for (vcpu, state) in self.vcpus.iter().zip(&snapshot.cpus) {
             state.put(&vcpu.fd())?;
         }
         // After the vCPUs: KVM writes to guest memory when some registers are set.
         let mut stats = ResetStats::default();
-        for (slot, (region, saved)) in self.slots.memory().iter().zip(&snapshot.memory).enumerate()
-        {
-            let changed = changed_pages(&self.slots, &self.windows, &self.vm, slot)?;
+        for (slot, saved) in snapshot.memory.iter().enumerate() {
+            let changed = changed_pages(&mut self.slots, &self.windows, &self.vm, slot)?;
             stats.pages += changed.len() as u64;
+            let Some(region) = self.slots.memory().iter().nth(slot) else {
+                continue;
+            };
             for page in changed {
                 saved.restore(region, page)?;
             }

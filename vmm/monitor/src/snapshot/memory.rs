@@ -145,7 +145,7 @@ pub(super) fn start_tracking(
 
 /// Pages of a memslot that may have changed since the last call, in order.
 pub(super) fn changed_pages(
-    slots: &Slots,
+    slots: &mut Slots,
     windows: &[Window],
     vm: &VmFd,
     slot: usize,
