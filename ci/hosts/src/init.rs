@@ -3,6 +3,7 @@
 //! Process 1 mounts what is needed, starts the server and then only collects
 //! orphans; when the server ends, the machine goes down.
 
+mod loopback;
 mod mounts;
 pub(crate) mod packed;
 mod port;
@@ -85,6 +86,9 @@ fn first_process(world: World) -> io::Result<i32> {
     }
     use_console()?;
     settings();
+    if let Err(error) = loopback::bring_up() {
+        eprintln!("mapwitness: no loopback interface: {error}");
+    }
     // Not by its name, which may lie below the fresh /tmp by now.
     let server = Command::new("/proc/self/exe")
         .arg(world.command())
