@@ -54,6 +54,25 @@ pub enum Kind {
     Panic,
 }
 
+impl Kind {
+    /// Its name, as in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Oops => "oops",
+            Self::Bug => "bug",
+            Self::Warning => "warning",
+            Self::Refcount => "refcount",
+            Self::BadPage => "bad-page",
+            Self::Kasan => "kasan",
+            Self::Kfence => "kfence",
+            Self::Ubsan => "ubsan",
+            Self::Lockdep => "lockdep",
+            Self::HungTask => "hung-task",
+            Self::Panic => "panic",
+        }
+    }
+}
+
 /// A report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Signal {
