@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -185,6 +186,17 @@ pub struct FuzzedArgs {
     pub image: ImageArgs,
 }
 
+/// By what it is told that a case brings something new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum GuidanceArg {
+    /// Nothing: only the cases to begin with are changed
+    Off,
+    /// Pairs of operations one after the other, with what they came to
+    Outcomes,
+    /// The same, and edges of code
+    Edges,
+}
+
 /// Options of `fuzz`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct FuzzArgs {
@@ -207,18 +219,35 @@ pub struct FuzzArgs {
     /// End at the first finding
     #[arg(long)]
     pub until_found: bool,
+    /// What makes a case worth being kept and changed: nothing, pairs of operations with
+    /// their outcomes, or these and edges of the driver's code and of mm/, which only a kernel
+    /// of flavour kcov tells; the most that the flavour gives unless it is said
+    #[arg(long, value_name = "WHAT")]
+    pub guidance: Option<GuidanceArg>,
     /// Look at every page after each operation, and not only at a case's end
     #[arg(long)]
     pub paranoid: bool,
     /// Look at no page: only at results, errnos and signals
     #[arg(long, conflicts_with = "paranoid")]
     pub no_evidence: bool,
+    /// Guests at the same time, each on a thread of its own; they share what they find
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub cores: u8,
+    /// Let runs on other machines join this one at this address, by TCP: one of loopback, behind a
+    /// tunnel, or 0.0.0.0, where whoever reaches the port can send cases
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub broker: Option<SocketAddr>,
+    /// Join the run whose `--broker` has this address: cases that bring something new are
+    /// exchanged; each keeps its own findings
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub join: Option<SocketAddr>,
     /// Variant of the driver, as listed in guest-module/variants.txt
     #[arg(long, value_name = "NAME", default_value = "good")]
     pub driver_variant: String,
     /// Fuzz every variant that has a fault planted, each until it is found or `--cases`
     /// are gone through, and tell after how many cases it was
-    #[arg(long, requires = "cases", conflicts_with_all = ["driver_variant", "corpus", "module"])]
+    #[arg(long, requires = "cases", conflicts_with_all = ["driver_variant", "corpus", "module", "cores", "broker", "join"])]
     pub every_variant: bool,
     /// Of them only this one; may be given several times
     #[arg(

@@ -1,9 +1,13 @@
 //! `mapwitness fuzz`: does to a driver whatever processes can, until something is wrong.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ::fuzz::{About, Finding, Options, Outcome, Pace, Shares, Subject as Fuzzed};
+use ::fuzz::{
+    About, Edges, Finding, Guidance, Options, Outcome, Pace, Peers, Shares, Subject as Fuzzed,
+    Total,
+};
 use anyhow::{Context, anyhow, bail};
 use contract::Contract;
 use guest_images::GuestImage;
@@ -15,7 +19,7 @@ use monitor::VmConfig;
 use provision::Progress;
 use serde::Serialize;
 
-use crate::args::{self, FuzzArgs, FuzzedArgs};
+use crate::args::{self, FuzzArgs, FuzzedArgs, GuidanceArg};
 use crate::carried::{self, Errand};
 use crate::exit::{Exit, chain};
 use crate::images;
@@ -29,13 +33,24 @@ const HANG_AFTER: Duration = Duration::from_secs(30);
 struct Document {
     driver: String,
     seed: u64,
+    cores: usize,
     guidance: &'static str,
     cases: u64,
     seconds: f64,
     cases_per_s: f64,
+    /// Of all runs in the folder.
+    total: Total,
     corpus: usize,
+    /// Cases that came from other cores or machines.
+    imported: usize,
     /// Null where the kernel does not tell.
     coverage_edges: Option<usize>,
+    /// The same, each part for itself.
+    edges: Option<Edges>,
+    /// Why there are none.
+    no_coverage: Option<String>,
+    /// Cases of which only the first edges are known.
+    cut_off: u64,
     outcome_pairs: usize,
     pages: u64,
     time: Shares,
@@ -67,6 +82,11 @@ struct Row {
 
 /// Carries out `mapwitness fuzz`. Runs twice, as `check` does.
 pub fn run(options: &FuzzArgs) -> anyhow::Result<Exit> {
+    let has_coverage = options.fuzzed.image.flavour.has_coverage();
+    if options.guidance == Some(GuidanceArg::Edges) && !has_coverage {
+        let flavour = options.fuzzed.image.flavour;
+        bail!("a kernel of flavour {flavour} tells no edges: give --flavour kcov as well");
+    }
     let variant = if options.every_variant {
         EVERY_FAULT
     } else {
@@ -144,11 +164,14 @@ pub fn load(
         },
         ..about(&guest, fuzzed)?
     };
-    let fuzzed = match &subject {
+    let mut loaded = match &subject {
         Some(subject) => Fuzzed::load(guest, facts, &subject.driver(), false)?,
         None => own(guest, facts, variant)?,
     };
-    Ok((fuzzed, about))
+    if let Some(mm_text) = &image.mm_text {
+        loaded.cover(mm_text)?;
+    }
+    Ok((loaded, about))
 }
 
 fn own(guest: Guest, facts: KernelFacts, variant: &str) -> anyhow::Result<Fuzzed> {
@@ -187,19 +210,40 @@ fn engine_options(options: &FuzzArgs, dir: &Path) -> Options {
             (_, true) => Pace::Never,
             _ => Pace::AtTheEnd,
         },
+        guidance: guidance(options),
         dir: dir.to_owned(),
         time: Some(Duration::from_secs(options.seconds)),
         cases: options.cases,
         until_found: options.until_found,
+        ends: None,
         tells: !options.json,
     }
 }
 
+/// The best that the kernel's flavour gives, unless it was said.
+fn guidance(options: &FuzzArgs) -> Guidance {
+    let has_coverage = options.fuzzed.image.flavour.has_coverage();
+    match options.guidance {
+        Some(GuidanceArg::Off) => Guidance::Off,
+        Some(GuidanceArg::Outcomes) => Guidance::Outcomes,
+        Some(GuidanceArg::Edges) => Guidance::Edges,
+        None if has_coverage => Guidance::Edges,
+        None => Guidance::Outcomes,
+    }
+}
+
+const fn guidance_name(guidance: Guidance) -> &'static str {
+    match guidance {
+        Guidance::Off => "off",
+        Guidance::Outcomes => "outcomes",
+        Guidance::Edges => "edges",
+    }
+}
+
 fn here(options: &FuzzArgs, images: Images) -> anyhow::Result<Exit> {
-    let (mut subject, about) = load(&options.fuzzed, &options.driver_variant, images)?;
     let fresh = tempfile::tempdir().context("make a folder for cases")?;
     let dir = options.corpus.as_deref().unwrap_or(fresh.path());
-    let outcome = ::fuzz::fuzz(&mut subject, &about, &engine_options(options, dir))?;
+    let (outcome, about) = on_cores(options, images, &engine_options(options, dir))?;
     let is_clean = outcome.findings.is_empty();
     let document = document(options, about, outcome);
     if options.json {
@@ -208,6 +252,26 @@ fn here(options: &FuzzArgs, images: Images) -> anyhow::Result<Exit> {
         print(&document)?;
     }
     Ok(if is_clean { Exit::Pass } else { Exit::Fail })
+}
+
+/// Fuzzes on as many cores as it was asked for.
+fn on_cores(
+    options: &FuzzArgs,
+    images: Images,
+    engine: &Options,
+) -> anyhow::Result<(Outcome, About)> {
+    let peers = Peers {
+        broker: options.broker,
+        join: options.join,
+    };
+    let load = || load(&options.fuzzed, &options.driver_variant, images.clone());
+    let cores = NonZeroUsize::new(options.cores.into()).unwrap_or(NonZeroUsize::MIN);
+    if cores.get() == 1 && peers.broker.or(peers.join).is_none() {
+        let (mut subject, about) = load()?;
+        let outcome = ::fuzz::fuzz(&mut subject, &about, engine)?;
+        return Ok((outcome, about));
+    }
+    Ok(::fuzz::fuzz_on(cores, peers, &|| Ok(load()?), engine)?)
 }
 
 fn document(options: &FuzzArgs, about: About, outcome: Outcome) -> Document {
@@ -220,14 +284,23 @@ fn document(options: &FuzzArgs, about: About, outcome: Outcome) -> Document {
     Document {
         driver: about.driver,
         seed: options.seed,
-        guidance: "outcome-pairs",
+        cores: outcome.cores,
+        guidance: guidance_name(guidance(options)),
         cases: outcome.cases,
         seconds,
         // Nobody counts so many cases that this would be off.
         #[allow(clippy::cast_precision_loss)]
         cases_per_s: outcome.cases as f64 / seconds.max(f64::MIN_POSITIVE),
+        total: outcome.total,
         corpus: outcome.corpus,
-        coverage_edges: None,
+        imported: outcome.imported,
+        coverage_edges: outcome.edges.map(|edges| edges.driver + edges.mm),
+        edges: outcome.edges,
+        no_coverage: outcome.edges.is_none().then(|| {
+            let flavour = options.fuzzed.image.flavour;
+            format!("a kernel of flavour {flavour} does not tell which of its code ran; kcov does")
+        }),
+        cut_off: outcome.cut_off,
         outcome_pairs: outcome.outcome_pairs,
         pages: outcome.pages,
         time: outcome.shares,
@@ -252,6 +325,7 @@ fn print(document: &Document) -> anyhow::Result<()> {
         guest,
         evidence,
         leavings,
+        coverage,
         engine,
     } = document.time;
     println!(
@@ -264,13 +338,21 @@ fn print(document: &Document) -> anyhow::Result<()> {
         document.pages
     );
     println!(
-        "time: reset {:.0} %, guest {:.0} %, evidence {:.0} %, leavings {:.0} %, engine {:.0} %",
+        "time: reset {:.0} %, guest {:.0} %, evidence {:.0} %, leavings {:.0} %, coverage {:.0} %, engine {:.0} %",
         100.0 * reset,
         100.0 * guest,
         100.0 * evidence,
         100.0 * leavings,
+        100.0 * coverage,
         100.0 * engine
     );
+    match (&document.edges, &document.no_coverage) {
+        (Some(Edges { driver, mm }), _) => {
+            println!("edges: {driver} of the driver, {mm} of mm/");
+        }
+        (None, Some(why)) => println!("edges: unknown, {why}"),
+        (None, None) => {}
+    }
     println!("{} findings", document.findings.len());
     Ok(())
 }

@@ -65,6 +65,12 @@ impl Case {
         Ok(text)
     }
 
+    /// Its name in a corpus: equal cases have equal names, in every run.
+    pub fn file_name(&self) -> String {
+        let text = self.text().unwrap_or_default();
+        format!("{:016x}.toml", xxh64(text.as_bytes(), 0))
+    }
+
     /// The case that `text` holds.
     ///
     /// # Errors
@@ -112,16 +118,14 @@ impl Input for Case {
         Self::read(path.as_ref()).map_err(|error| Error::serialize(error.to_string()))
     }
 
-    /// Equal cases have equal names, in every run.
     fn generate_name(&self, _id: Option<CorpusId>) -> String {
-        let text = self.text().unwrap_or_default();
-        format!("{:016x}.toml", xxh64(text.as_bytes(), 0))
+        self.file_name()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use harness::model::{Anchor, Handle, Process};
+    use harness::model::{Anchor, Handle, Offered, Process};
     use wire::{Advice, OpenMode, Prot, Sharing};
 
     use super::*;
@@ -186,6 +190,12 @@ mod tests {
             Call::ReadMem { of, at: place },
             Call::Revoke { window: 1 },
             Call::Restore { window: 1 },
+            Call::Offer {
+                window: 1,
+                offer: Offered::ReadOnly,
+            },
+            Call::Unbind,
+            Call::Bind,
             Call::Close { handle: Handle(1) },
         ];
         Case {

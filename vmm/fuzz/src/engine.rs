@@ -1,31 +1,37 @@
 //! LibAFL with a guest as its executor.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use harness::HarnessError;
 use libafl::corpus::{Corpus, InMemoryCorpus, InMemoryOnDiskCorpus};
-use libafl::events::{ProgressReporter, SimpleEventManager};
+use libafl::events::{
+    EventFirer, EventReceiver, ProgressReporter, SendExiting, SimpleEventManager,
+};
 use libafl::feedbacks::{CrashFeedback, MaxMapFeedback};
 use libafl::monitors::SimpleMonitor;
-use libafl::observers::StdMapObserver;
+use libafl::observers::{HitcountsMapObserver, StdMapObserver};
 use libafl::schedulers::QueueScheduler;
 use libafl::stages::StdMutationalStage;
-use libafl::state::{HasCorpus, StdState};
-use libafl::{Error, Evaluator, Fuzzer, StdFuzzer};
+use libafl::state::{HasCorpus, HasImported, StdState};
+use libafl::{Error, Evaluator, Fuzzer, StdFuzzer, feedback_or};
 use libafl_bolts::rands::StdRand;
 use libafl_bolts::tuples::tuple_list;
-use serde::Serialize;
 
-use crate::case::{Case, CaseError};
+use crate::case::Case;
+use crate::edges::Seen;
+use crate::error::FuzzError;
 use crate::executor::GuestExecutor;
-use crate::finding::{About, Finding, FindingError};
+use crate::finding::About;
 use crate::novelty::MAP_LEN;
-use crate::subject::{Pace, Subject, Times};
+use crate::outcome::{Outcome, Part};
+use crate::shared::Shared;
+use crate::subject::{Pace, Subject};
+use crate::world::World;
 use crate::{folder, generate, mutate};
 
 /// Mutations of one case before the next one's turn.
@@ -35,6 +41,19 @@ const MADE_UP: usize = 16;
 /// How often the run tells how far it has come.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
+/// By what it is told whether a case brings something new, and so is kept and changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Guidance {
+    /// Nothing: only the cases to begin with are changed.
+    Off,
+    /// Pairs of operations one after the other, with what they came to.
+    #[default]
+    Outcomes,
+    /// The same, and edges of the driver's code and of mm/, each with a map of its own.
+    /// Where the guest's kernel does not tell them this is as the one before.
+    Edges,
+}
+
 /// How a run goes.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -42,6 +61,8 @@ pub struct Options {
     pub seed: u64,
     /// How often pages are looked at.
     pub pace: Pace,
+    /// What is new.
+    pub guidance: Guidance,
     /// Folder of the corpus and the findings.
     pub dir: PathBuf,
     /// It ends after this time.
@@ -50,152 +71,152 @@ pub struct Options {
     pub cases: Option<u64>,
     /// It ends at the first finding.
     pub until_found: bool,
+    /// It ends once somebody has set this.
+    pub ends: Option<Arc<AtomicBool>>,
     /// Whether to tell on standard error how far it has come.
     pub tells: bool,
 }
 
-/// What a run came to.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// Cases that were gone through, without those for minimising.
-    pub cases: u64,
-    /// How long that took.
-    pub elapsed: Duration,
-    /// Cases in the corpus.
-    pub corpus: usize,
-    /// Pairs of operations and outcomes that were seen.
-    pub outcome_pairs: usize,
-    /// What was found, with the file that has it.
-    pub findings: Vec<(PathBuf, Finding)>,
-    /// Where the time went.
-    pub shares: Shares,
-    /// Links that could not be heard, each with the reason.
-    pub unheard: Vec<(String, String)>,
-    /// Pages that were looked at.
-    pub pages: u64,
+/// What LibAFL keeps of a core.
+pub(crate) type State = StdState<InMemoryOnDiskCorpus<Case>, Case, StdRand, InMemoryCorpus<Case>>;
+
+/// What a run on any number of cores needs from its folder.
+pub(crate) struct Begun {
+    corpus_dir: PathBuf,
+    findings_dir: PathBuf,
+    /// Cases of earlier runs.
+    kept: Vec<Case>,
+    pub(crate) shared: Shared,
 }
 
-/// Parts of the time, each from 0 to 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Shares {
-    /// Bringing the guest back.
-    pub reset: f64,
-    /// The guest's work.
-    pub guest: f64,
-    /// Looking at pages and at the kernel's notes.
-    pub evidence: f64,
-    /// Taking everything away, and looking at what is left.
-    pub leavings: f64,
-    /// Everything else.
-    pub engine: f64,
+impl Begun {
+    pub(crate) fn of(dir: &Path) -> Result<Self, FuzzError> {
+        let corpus_dir = folder::made(&dir.join("corpus"))?;
+        let findings_dir = folder::made(&dir.join("findings"))?;
+        Ok(Self {
+            kept: folder::cases(&corpus_dir)?,
+            shared: Shared::begin(dir, &findings_dir)?,
+            corpus_dir,
+            findings_dir,
+        })
+    }
 }
 
-/// A run that could not go on.
-#[derive(Debug, thiserror::Error)]
-pub enum FuzzError {
-    /// The guest.
-    #[error("the guest")]
-    Harness(#[from] HarnessError),
-    /// A finding cannot be kept.
-    #[error("the findings")]
-    Finding(#[from] FindingError),
-    /// The folder cannot be used.
-    #[error("the folder {path}")]
-    Dir {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A case in the folder cannot be read.
-    #[error("the case {path}; remove it to go on without it")]
-    Case {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: CaseError,
-    },
-    /// A case of the corpus was not kept.
-    #[error("the case {0} was not written")]
-    NotKept(PathBuf),
-    /// LibAFL.
-    #[error("LibAFL: {0}")]
-    Engine(String),
+/// A core of a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Core {
+    /// Its number, from 0.
+    pub(crate) index: usize,
+    /// How many there are.
+    pub(crate) count: usize,
+    /// Whether cases come from other cores or machines.
+    pub(crate) has_peers: bool,
 }
 
-/// Fuzzes a driver. What is in the folder already is gone on with.
+impl Core {
+    /// The only one.
+    const ALONE: Self = Self {
+        index: 0,
+        count: 1,
+        has_peers: false,
+    };
+
+    /// Its part of what is shared out among all.
+    fn part<T>(self, all: impl IntoIterator<Item = T>) -> impl Iterator<Item = T> {
+        let mine = all.into_iter().enumerate();
+        mine.filter(move |(at, _)| at % self.count.max(1) == self.index)
+            .map(|(_, one)| one)
+    }
+}
+
+/// Fuzzes a driver on one core. What is in the folder already is gone on with.
 ///
 /// # Errors
 /// [`FuzzError`] for what is not the driver's doing.
 pub fn fuzz(subject: &mut Subject, about: &About, options: &Options) -> Result<Outcome, FuzzError> {
-    let corpus_dir = folder::made(&options.dir.join("corpus"))?;
-    let findings_dir = folder::made(&options.dir.join("findings"))?;
-    let kept = folder::cases(&corpus_dir)?;
-    let world = Rc::new(subject.world().as_ref().clone());
-    let engine = |error: Error| FuzzError::Engine(error.to_string());
-
-    let observer = StdMapObserver::owned("outcomes", vec![0; MAP_LEN]);
-    let mut feedback = MaxMapFeedback::new(&observer);
-    let mut objective = CrashFeedback::new();
-    // A run that goes on makes other choices than the one before.
-    let seed = options.seed ^ (kept.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let corpus = InMemoryOnDiskCorpus::with_meta_format_and_prefix(&corpus_dir, None, None, false);
-    let mut state = StdState::new(
-        StdRand::with_seed(seed),
-        corpus.map_err(engine)?,
-        InMemoryCorpus::<Case>::new(),
-        &mut feedback,
-        &mut objective,
-    )
-    .map_err(engine)?;
+    let begun = Begun::of(&options.dir)?;
     let tells = options.tells;
     // Each new case would be a line.
     let mut told: Option<Instant> = None;
-    let mut manager = SimpleEventManager::new(SimpleMonitor::new(move |line| {
+    let manager = SimpleEventManager::new(SimpleMonitor::new(move |line| {
         let is_early = told.is_some_and(|told| told.elapsed() < REPORT_EVERY);
         if tells && !is_early {
             told = Some(Instant::now());
             eprintln!("{line}");
         }
     }));
+    let part = work(subject, about, options, &begun, Core::ALONE, &mut {
+        manager
+    })?;
+    Outcome::of(begun.shared, vec![part])
+}
+
+/// Fuzzes on one of several cores.
+pub(crate) fn work<EM>(
+    subject: &mut Subject,
+    about: &About,
+    options: &Options,
+    begun: &Begun,
+    core: Core,
+    manager: &mut EM,
+) -> Result<Part, FuzzError>
+where
+    EM: EventFirer<Case, State>
+        + EventReceiver<Case, State>
+        + ProgressReporter<State>
+        + SendExiting,
+{
+    let world = Rc::new(subject.world().as_ref().clone());
+    let engine = |error: Error| FuzzError::Engine(error.to_string());
+    let observer = StdMapObserver::owned("outcomes", vec![0; MAP_LEN]);
+    let driver = HitcountsMapObserver::new(StdMapObserver::owned("driver", vec![0; MAP_LEN]));
+    let mm = StdMapObserver::owned("mm", vec![0; MAP_LEN]);
+    let mut feedback = feedback_or!(
+        MaxMapFeedback::new(&observer),
+        MaxMapFeedback::new(&driver),
+        MaxMapFeedback::new(&mm)
+    );
+    let mut objective = CrashFeedback::new();
+    let corpus =
+        InMemoryOnDiskCorpus::with_meta_format_and_prefix(&begun.corpus_dir, None, None, false);
+    let mut state: State = StdState::new(
+        StdRand::with_seed(seed(options, begun, core)),
+        corpus.map_err(engine)?,
+        InMemoryCorpus::<Case>::new(),
+        &mut feedback,
+        &mut objective,
+    )
+    .map_err(engine)?;
     let mut fuzzer = StdFuzzer::new(QueueScheduler::new(), feedback, objective);
     subject.take_times();
-    let findings = folder::findings(&findings_dir)?;
     let mut executor = GuestExecutor {
-        known: findings.len(),
-        findings,
         subject,
-        observers: tuple_list!(observer),
+        observers: tuple_list!(observer, driver, mm),
         options,
         about,
-        findings_dir,
-        start: Instant::now(),
-        cases: 0,
-        tried: BTreeSet::new(),
+        findings_dir: begun.findings_dir.clone(),
+        shared: &begun.shared,
+        has_peers: core.has_peers,
+        seen: Seen::new(),
         unheard: BTreeMap::new(),
         pages: 0,
+        marking: Duration::ZERO,
         failure: None,
     };
     let mut stages = tuple_list!(StdMutationalStage::with_max_iterations(
         mutate::all(&world),
         MOST_ITERATIONS
     ));
-    let go = || -> Result<(), Error> {
-        // There is something to begin with even where everything fails.
-        let mut first = vec![Case::default()];
-        let is_new = kept.is_empty();
-        first.extend(kept);
-        for case in first {
-            let case = world.sense(&case);
-            fuzzer.add_input(&mut state, &mut executor, &mut manager, case)?;
+    let mut go = || -> Result<(), Error> {
+        let (kept, tried) = first_cases(&world, options, begun, core);
+        for case in kept {
+            fuzzer.add_input(&mut state, &mut executor, manager, case)?;
         }
-        if is_new {
-            for case in beginnings(&world, options.seed) {
-                fuzzer.evaluate_input(&mut state, &mut executor, &mut manager, &case)?;
-            }
+        for case in tried {
+            fuzzer.evaluate_input(&mut state, &mut executor, manager, &case)?;
         }
         while !executor.is_over() {
-            fuzzer.fuzz_one(&mut stages, &mut executor, &mut state, &mut manager)?;
+            fuzzer.fuzz_one(&mut stages, &mut executor, &mut state, manager)?;
             manager.maybe_report_progress(&mut state, REPORT_EVERY)?;
         }
         Ok(())
@@ -206,34 +227,60 @@ pub fn fuzz(subject: &mut Subject, about: &About, options: &Options) -> Result<O
     }
     went.map_err(engine)?;
     all_are_kept(state.corpus())?;
-    let elapsed = executor.start.elapsed();
-    let times = executor.subject.take_times();
-    Ok(Outcome {
-        cases: executor.cases,
-        elapsed,
-        corpus: state.corpus().count(),
-        outcome_pairs: entries(&state),
-        findings: executor.findings,
-        shares: Shares::of(&times, elapsed),
-        unheard: executor.unheard.into_iter().collect(),
+    let mut times = executor.subject.take_times();
+    times.coverage += executor.marking;
+    Ok(Part {
+        times,
+        is_covered: executor.subject.code().is_some(),
+        seen: executor.seen,
+        corpus: names(state.corpus()),
+        imported: *state.imported(),
+        unheard: executor.unheard,
         pages: executor.pages,
     })
 }
 
-fn beginnings(world: &crate::World, seed: u64) -> Vec<Case> {
+/// A core's part of the cases to begin with: those that stay in any case, and those that do
+/// if they bring something new.
+fn first_cases(
+    world: &World,
+    options: &Options,
+    begun: &Begun,
+    core: Core,
+) -> (Vec<Case>, Vec<Case>) {
+    // There is something to begin with even where everything fails.
+    let mut kept = vec![Case::default()];
+    kept.extend(core.part(begun.kept.iter().map(|case| world.sense(case))));
+    let mut tried = Vec::new();
+    if begun.kept.is_empty() {
+        tried.extend(core.part(beginnings(world, options.seed)));
+    }
+    if options.guidance == Guidance::Off {
+        // Where nothing counts as new they would all be dropped.
+        kept.append(&mut tried);
+    }
+    (kept, tried)
+}
+
+/// A run that goes on makes other choices than the one before, and each core its own.
+fn seed(options: &Options, begun: &Begun, core: Core) -> u64 {
+    let runs = begun.shared.earlier_runs();
+    let core = (core.index as u64).wrapping_mul(0xd1b5_4a32_d192_ed03);
+    options.seed ^ runs.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ core
+}
+
+/// Names of cases: equal ones have equal names on every core.
+fn names(corpus: &InMemoryOnDiskCorpus<Case>) -> BTreeSet<String> {
+    let entries = corpus.ids().filter_map(|id| corpus.get(id).ok());
+    let named = entries.filter_map(|entry| entry.borrow().filename().clone());
+    named.collect()
+}
+
+fn beginnings(world: &World, seed: u64) -> Vec<Case> {
     let mut rand = StdRand::with_seed(seed);
     let mut all = generate::beginnings(world);
     all.extend((0..MADE_UP).map(|_| generate::case(world, &mut rand)));
     all
-}
-
-/// Entries of the map that any case has set.
-fn entries<C, R, SC>(state: &StdState<C, Case, R, SC>) -> usize {
-    use libafl::HasNamedMetadata;
-    use libafl::feedbacks::MapFeedbackMetadata;
-    let maps = state.named_metadata_map();
-    let map = maps.get::<MapFeedbackMetadata<u8>>("outcomes");
-    map.map_or(0, |map| map.num_covered_map_indexes)
 }
 
 /// LibAFL only logs what it cannot write.
@@ -249,20 +296,4 @@ fn all_are_kept(corpus: &InMemoryOnDiskCorpus<Case>) -> Result<(), FuzzError> {
         }
     }
     Ok(())
-}
-
-impl Shares {
-    fn of(times: &Times, elapsed: Duration) -> Self {
-        let whole = elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
-        let share = |part: Duration| part.as_secs_f64() / whole;
-        let (reset, guest) = (share(times.reset), share(times.guest));
-        let (evidence, leavings) = (share(times.evidence), share(times.leavings));
-        Self {
-            reset,
-            guest,
-            evidence,
-            leavings,
-            engine: (1.0 - reset - guest - evidence - leavings).max(0.0),
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! A guest as LibAFL's executor, and what becomes of what it finds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -8,22 +8,26 @@ use std::time::{Duration, Instant};
 use harness::HarnessError;
 use libafl::Error;
 use libafl::executors::{Executor, ExitKind, HasObservers};
-use libafl::observers::StdMapObserver;
+use libafl::observers::{HitcountsMapObserver, StdMapObserver};
 use libafl::state::HasExecutions;
 use libafl_bolts::tuples::RefIndexable;
 
 use crate::case::Case;
-use crate::engine::{FuzzError, Options};
+use crate::edges::Seen;
+use crate::engine::{Guidance, Options};
+use crate::error::FuzzError;
 use crate::finding::{About, Finding};
 use crate::minimise::minimise;
 use crate::novelty;
-use crate::subject::{Found, Pace, Subject};
-use crate::verdict::Cause;
+use crate::shared::Shared;
+use crate::subject::{Found, Pace, Ran, Subject};
 
 /// How long a case is minimised at most.
 const MOST_MINIMISING: Duration = Duration::from_secs(120);
 
-pub(crate) type Observers = (StdMapObserver<'static, u8, false>, ());
+pub(crate) type Map = StdMapObserver<'static, u8, false>;
+/// Outcomes, edges of the driver, edges of mm/.
+pub(crate) type Observers = (Map, (HitcountsMapObserver<Map>, (Map, ())));
 
 pub(crate) struct GuestExecutor<'s> {
     pub(crate) subject: &'s mut Subject,
@@ -31,15 +35,15 @@ pub(crate) struct GuestExecutor<'s> {
     pub(crate) options: &'s Options,
     pub(crate) about: &'s About,
     pub(crate) findings_dir: PathBuf,
-    pub(crate) start: Instant,
-    pub(crate) cases: u64,
-    pub(crate) findings: Vec<(PathBuf, Finding)>,
-    /// How many of them an earlier run found.
-    pub(crate) known: usize,
-    /// Causes of cases that were minimised.
-    pub(crate) tried: BTreeSet<Cause>,
+    pub(crate) shared: &'s Shared,
+    /// Whether cases come from elsewhere, too.
+    pub(crate) has_peers: bool,
+    /// Edges that any case has had.
+    pub(crate) seen: Seen,
     pub(crate) unheard: BTreeMap<String, String>,
     pub(crate) pages: u64,
+    /// Time that went into the maps.
+    pub(crate) marking: Duration,
     pub(crate) failure: Option<FuzzError>,
 }
 
@@ -68,59 +72,97 @@ impl<EM, S: HasExecutions, Z> Executor<EM, Case, S, Z> for GuestExecutor<'_> {
             return Ok(ExitKind::Ok);
         }
         *state.executions_mut() += 1;
-        self.try_case(case).map_err(|error| {
-            let told = error.to_string();
-            self.failure = Some(error);
-            Error::unknown(told)
-        })
+        // Whoever sent it may be about another driver, or want too much.
+        let sensible = self.has_peers.then(|| self.subject.world().sense(case));
+        self.try_case(sensible.as_ref().unwrap_or(case))
+            .map_err(|error| {
+                let told = error.to_string();
+                self.failure = Some(error);
+                Error::unknown(told)
+            })
     }
 }
 
 impl GuestExecutor<'_> {
     pub(crate) fn is_over(&self) -> bool {
-        let Options {
-            time,
-            cases,
-            until_found,
-            ..
-        } = *self.options;
-        time.is_some_and(|time| self.start.elapsed() >= time)
-            || cases.is_some_and(|cases| self.cases >= cases)
-            || (until_found && self.findings.len() > self.known)
+        self.shared.is_over(self.options)
     }
 
     fn try_case(&mut self, case: &Case) -> Result<ExitKind, FuzzError> {
-        self.cases += 1;
+        let number = self.shared.count()?;
         let ran = self.subject.run(case, self.options.pace)?;
         self.pages += ran.pages;
         self.unheard.extend(ran.unheard.clone());
         let Some(found) = ran.found.clone() else {
-            novelty::mark(&mut self.observers.0, case, &ran);
+            self.mark(case, &ran);
             return Ok(ExitKind::Ok);
         };
+        if !self.comes_again(case, &found, number)? {
+            return Ok(ExitKind::Ok);
+        }
         // What fails is kept as a finding and not mutated: it would fail again.
-        Ok(if self.keep(case, found)? {
+        Ok(if self.keep(case, found, number)? {
             ExitKind::Crash
         } else {
             ExitKind::Ok
         })
     }
 
+    /// Whether a guest that hung does so again. Once may be the host's doing, which had no time
+    /// for it, and is told as what it is: nothing is known of that case.
+    fn comes_again(&mut self, case: &Case, found: &Found, number: u64) -> Result<bool, FuzzError> {
+        if !found.verdict.is_end() {
+            return Ok(true);
+        }
+        let again = self.subject.run(case, self.options.pace)?.found;
+        let is_same = again.is_some_and(|again| again.verdict.is_end());
+        if !is_same {
+            let why = format!("once, and not again: {}", found.verdict.found);
+            self.unheard.insert(format!("case {number}"), why);
+        }
+        Ok(is_same)
+    }
+
+    /// Sets the entries of the maps by which LibAFL tells what is new.
+    fn mark(&mut self, case: &Case, ran: &Ran) {
+        let (outcomes, (driver, (mm, ()))) = &mut self.observers;
+        let start = Instant::now();
+        self.seen.outcomes.last.fill(0);
+        novelty::mark(&mut self.seen.outcomes.last, case, ran);
+        self.seen.outcomes.note();
+        if let Some(code) = self.subject.code() {
+            self.seen.take(code, &ran.coverage);
+        }
+        let guidance = self.options.guidance;
+        if guidance != Guidance::Off {
+            outcomes.copy_from_slice(&self.seen.outcomes.last);
+        }
+        if guidance == Guidance::Edges {
+            driver.copy_from_slice(&self.seen.driver.last);
+            // How often a loop of mm/ goes round says how many pages there are, not what
+            // the driver does.
+            for (entry, count) in mm.iter_mut().zip(&self.seen.mm.last) {
+                *entry = (*count).min(1);
+            }
+        }
+        self.marking += start.elapsed();
+    }
+
     /// Keeps a finding, whole first and then with the fewest operations. `false` when
     /// its cause is known.
-    fn keep(&mut self, case: &Case, found: Found) -> Result<bool, FuzzError> {
-        // What was minimised once would only come to the same.
-        if self.is_known(&found.cause) || !self.tried.insert(found.cause.clone()) {
+    fn keep(&mut self, case: &Case, found: Found, number: u64) -> Result<bool, FuzzError> {
+        if !self.shared.found().is_news(&found.cause) {
             return Ok(false);
         }
         let mut short = case.clone();
         short.operations.truncate(found.step + 1);
-        let whole = self.finding(&short, found.clone());
+        let whole = self.finding(&short, found.clone(), number);
         let raw_path = self.findings_dir.join(whole.cause.file_name());
         whole.write(&raw_path)?;
         let (least, found) = self.subject.minimise(&short, found, self.options.pace)?;
-        let is_known = self.is_known(&found.cause) && found.cause != whole.cause;
-        let least = self.finding(&least, found);
+        let mut all = self.shared.found();
+        let is_known = all.is_known(&found.cause) && found.cause != whole.cause;
+        let least = self.finding(&least, found, number);
         let path = self.findings_dir.join(least.cause.file_name());
         if !is_known {
             least.write(&path)?;
@@ -137,18 +179,14 @@ impl GuestExecutor<'_> {
         if self.options.tells {
             eprintln!("mapwitness: found {}: {}", least.cause, path.display());
         }
-        self.findings.push((path, least));
+        all.findings.push((path, least));
         Ok(true)
     }
 
-    fn is_known(&self, cause: &Cause) -> bool {
-        self.findings.iter().any(|(_, known)| known.cause == *cause)
-    }
-
-    fn finding(&self, case: &Case, found: Found) -> Finding {
+    fn finding(&self, case: &Case, found: Found, number: u64) -> Finding {
         let about = About {
             seed: self.options.seed,
-            cases: self.cases,
+            cases: number,
             ..self.about.clone()
         };
         Finding::of(self.subject.world(), case, found, about)

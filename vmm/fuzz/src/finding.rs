@@ -121,7 +121,7 @@ impl Finding {
                     let name = world.files.get(*file).map(|it| it.name.clone());
                     *file = listed(&mut files, name.unwrap_or_default());
                 }
-                Call::Revoke { window } | Call::Restore { window } => {
+                Call::Revoke { window } | Call::Restore { window } | Call::Offer { window, .. } => {
                     let name = world.plan.windows.get(*window).map(|it| it.name.clone());
                     *window = listed(&mut windows, name.unwrap_or_default());
                 }
@@ -167,6 +167,10 @@ impl Finding {
                 Call::Open { file, .. } => {
                     let known = world.files.iter().map(|it| it.name.clone()).collect();
                     *file = here(&self.files, known, index, *file)?;
+                }
+                Call::Offer { window, .. } => {
+                    let known = world.plan.windows.iter().map(|it| it.name.clone());
+                    *window = here(&self.windows, known.collect(), index, *window)?;
                 }
                 Call::Revoke { window } | Call::Restore { window } => {
                     let windows = world.revocable.iter();

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::case::Case;
-use crate::engine::FuzzError;
+use crate::error::FuzzError;
 use crate::finding::Finding;
 
 pub(crate) fn made(path: &Path) -> Result<PathBuf, FuzzError> {

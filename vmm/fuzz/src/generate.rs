@@ -1,7 +1,7 @@
 //! Makes up operations: what there is to do something to is told by a rehearsal of
 //! those before.
 
-use harness::model::{Anchor, Call, Handle, Operation, Place, Process, Stretch};
+use harness::model::{Anchor, Call, Handle, Offered, Operation, Place, Process, Stretch};
 use libafl_bolts::rands::Rand;
 use wire::{Advice, OpenMode, Prot, Sharing};
 
@@ -13,8 +13,11 @@ use crate::world::{Rehearsal, World};
 /// Pages that are taken and not used.
 const ARENA_NPAGES: u64 = 32;
 
+/// Files of no more pages are opened as often as all others.
+const FEW_NPAGES: u64 = 64;
+
 /// Kinds of calls, each with how often it comes.
-const KINDS: [(u64, Kind); 14] = [
+const KINDS: [(u64, Kind); 16] = [
     (6, Kind::Open),
     (3, Kind::Close),
     (20, Kind::Map),
@@ -29,6 +32,8 @@ const KINDS: [(u64, Kind); 14] = [
     (3, Kind::Exit),
     (5, Kind::Debug),
     (5, Kind::Revoke),
+    (4, Kind::Offer),
+    (2, Kind::Bind),
 ];
 
 #[derive(Clone, Copy)]
@@ -47,6 +52,8 @@ enum Kind {
     Exit,
     Debug,
     Revoke,
+    Offer,
+    Bind,
 }
 
 /// Cases to begin with: each file opened, mapped and touched, once and then by two open
@@ -54,7 +61,7 @@ enum Kind {
 pub fn beginnings(world: &World) -> Vec<Case> {
     let files = 0..world.files.len();
     let alone = files.clone().map(|file| beginning(world, file, 0));
-    let crowd = files.map(|file| {
+    let crowd = files.filter(|file| !is_large(world, *file)).map(|file| {
         let mut calls = beginning(world, file, 0);
         calls.extend(beginning(world, file, 1));
         calls.push(Call::Fork { child: Process(1) });
@@ -67,6 +74,12 @@ pub fn beginnings(world: &World) -> Vec<Case> {
         })
     };
     alone.chain(crowd).map(sense).collect()
+}
+
+/// Whether a file has so many pages that to look at them takes most of a case's time.
+fn is_large(world: &World, file: usize) -> bool {
+    let ranges = world.files.get(file).map(|file| &file.ranges);
+    ranges.is_some_and(|all| all.iter().map(|range| range.npages).sum::<u64>() > FEW_NPAGES)
 }
 
 fn beginning(world: &World, file: usize, number: u32) -> Vec<Call> {
@@ -175,6 +188,13 @@ pub(crate) fn operation<R: Rand>(
             debug(rehearsal, dice, &others)?
         }
         Kind::Revoke => revoke(rehearsal, dice)?,
+        Kind::Offer => Call::Offer {
+            window: dice.one_of(&rehearsal.world.shown())?,
+            offer: offered(dice)?,
+        },
+        // One of them means something.
+        Kind::Bind if dice.one_in(2) => Call::Unbind,
+        Kind::Bind => Call::Bind,
     };
     Some(by.does(call))
 }
@@ -185,8 +205,13 @@ fn open<R: Rand>(rehearsal: &Rehearsal<'_>, dice: &mut Dice<'_, R>) -> Call {
         1 => OpenMode::WriteOnly,
         _ => OpenMode::ReadWrite,
     };
+    let mut file = dice.index(rehearsal.world.files.len());
+    // Others are gone through in a tenth of the time.
+    if is_large(rehearsal.world, file) && !dice.one_in(4) {
+        file = dice.index(rehearsal.world.files.len());
+    }
     Call::Open {
-        file: dice.index(rehearsal.world.files.len()),
+        file,
         mode,
         handle: rehearsal.new_handle(),
     }
@@ -282,6 +307,10 @@ fn revoke<R: Rand>(rehearsal: &Rehearsal<'_>, dice: &mut Dice<'_, R>) -> Option<
     } else {
         Call::Restore { window }
     })
+}
+
+pub(crate) fn offered<R: Rand>(dice: &mut Dice<'_, R>) -> Option<Offered> {
+    dice.one_of(&[Offered::AsConfigured, Offered::ReadOnly, Offered::Nothing])
 }
 
 /// A page at which something is or was.

@@ -9,10 +9,13 @@
 
 mod areas;
 mod case;
+mod cores;
 mod counts;
 mod dice;
 mod dictionary;
+mod edges;
 mod engine;
+mod error;
 mod executor;
 mod files;
 mod finding;
@@ -22,15 +25,22 @@ mod leavings;
 mod minimise;
 mod mutate;
 mod novelty;
-mod signs;
+mod outcome;
+mod progress;
+mod shared;
 mod subject;
 mod verdict;
 mod world;
 
 pub use case::{Case, CaseError, MOST_OPERATIONS};
-pub use engine::{FuzzError, Options, Outcome, Shares, fuzz};
+pub use cores::{LoadError, Peers, fuzz_on};
+pub use edges::Edges;
+pub use engine::{Guidance, Options, fuzz};
+pub use error::FuzzError;
 pub use finding::{About, Finding, FindingError};
 pub use generate::{beginnings, case as random_case};
+pub use outcome::{Outcome, Shares};
+pub use progress::Total;
 pub use subject::{Found, Pace, Ran, Step, Subject, Times};
 pub use verdict::{Cause, Verdict, WrongPage, kind};
 pub use world::World;

@@ -250,7 +250,8 @@ fn tweak<R: Rand>(operation: &mut Operation, world: &World, dice: &mut Dice<'_, 
         Call::Revoke { window } | Call::Restore { window } => {
             *window = dice.one_of(&world.revocable).unwrap_or(*window);
         }
-        Call::Close { .. } | Call::Fork { .. } | Call::Exit => {}
+        Call::Offer { offer, .. } => *offer = generate::offered(dice).unwrap_or(*offer),
+        Call::Close { .. } | Call::Fork { .. } | Call::Exit | Call::Unbind | Call::Bind => {}
     }
 }
 
@@ -345,7 +346,7 @@ mod tests {
             kinds.extend(case.operations.iter().map(kind));
         }
         // Every kind that there is.
-        assert_eq!(kinds.len(), 19, "{kinds:?}");
+        assert_eq!(kinds.len(), 22, "{kinds:?}");
     }
 
     #[test]

@@ -1,26 +1,28 @@
 //! A driver in a guest that goes back to the same state before each case.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use contract::FileContract;
 use guest_kernel::KernelFacts;
-use harness::model::{Call, Came, Model, Operation, Wanted};
+use harness::model::{Call, Came, Model, Operation, Process, Wanted, Wrong};
 use harness::observe::Judged;
 use harness::own_driver;
-use harness::{Driver, Guest, GuestSnapshot, HarnessError};
+use harness::signals::{Signal, signals};
+use harness::{CodeMap, Coverage, Driver, Guest, GuestSnapshot, HarnessError};
+use monitor::Offer;
 
 use crate::areas::{self, Inside};
 use crate::case::Case;
 use crate::counts;
 use crate::leavings::{self, Leavings};
-use crate::signs;
 use crate::verdict::{Cause, Verdict, kind};
 use crate::world::World;
 
 /// Files of more pages take too long to be looked at as a whole.
-const MOST_NPAGES: u64 = 64;
+const MOST_NPAGES: u64 = 2048;
 
 /// How often the pages are looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,6 +69,8 @@ pub struct Ran {
     pub unheard: BTreeMap<String, String>,
     /// Pages that were looked at.
     pub pages: u64,
+    /// What ran in the guest's kernel for the operations; nothing where that is not told.
+    pub coverage: Coverage,
 }
 
 /// Where the time goes.
@@ -80,6 +84,19 @@ pub struct Times {
     pub evidence: Duration,
     /// Taking everything away, and looking at what is left.
     pub leavings: Duration,
+    /// Reading what ran.
+    pub coverage: Duration,
+}
+
+impl Times {
+    /// Adds those of another core.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.reset += other.reset;
+        self.guest += other.guest;
+        self.evidence += other.evidence;
+        self.leavings += other.leavings;
+        self.coverage += other.coverage;
+    }
 }
 
 /// A driver that is fuzzed.
@@ -94,6 +111,10 @@ pub struct Subject {
     /// What must be left after a case.
     before: Leavings,
     times: Times,
+    /// Name of the driver's module, as lsmod(8) shows it.
+    module: String,
+    /// Where its code lies, if the guest's kernel tells what of it ran.
+    code: Option<CodeMap>,
 }
 
 impl Subject {
@@ -109,12 +130,12 @@ impl Subject {
     ) -> Result<Self, HarnessError> {
         guest.load_modules(driver)?;
         let plan = guest.plan().clone();
-        let files: Vec<_> = driver
-            .files
-            .iter()
-            .filter(|it| is_small(it))
-            .cloned()
-            .collect();
+        // Buffers are there once the driver has told the device of them.
+        let files = match is_own {
+            true => own_driver::files(&plan),
+            false => driver.files.clone(),
+        };
+        let files: Vec<_> = files.into_iter().filter(|it| is_small(it)).collect();
         let shown = |window: &&str| {
             let mut backings = files.iter().flat_map(|file| &file.ranges);
             backings.any(|range| match &range.backing {
@@ -143,6 +164,8 @@ impl Subject {
             inside: Inside::default(),
             before,
             times: Times::default(),
+            module: module_name(driver),
+            code: None,
         };
         if is_own {
             let world = &subject.world;
@@ -163,13 +186,35 @@ impl Subject {
         variant: Option<&str>,
     ) -> Result<Self, HarnessError> {
         let mut driver = Driver::own(guest.plan());
-        driver.files = own_driver::files(guest.plan());
+        driver.files.clear();
         driver.regions.clear();
         driver.preparations.clear();
         if let (Some(variant), Some(module)) = (variant, driver.modules.last_mut()) {
             module.parameters = format!("variant={variant}");
         }
         Self::load(guest, facts, &driver, true)
+    }
+
+    /// Has the guest's kernel tell from here on what of its code runs. `mm_text` is that of
+    /// the image that was booted; only one of flavour kcov has it.
+    ///
+    /// # Errors
+    /// [`HarnessError`] when it cannot be told, or the guest's state not be taken again.
+    pub fn cover(&mut self, mm_text: &Path) -> Result<(), HarnessError> {
+        self.guest.reset(&self.snapshot)?;
+        let code = CodeMap::of(&self.guest, &self.facts, &self.module, mm_text)?;
+        self.guest.start_coverage()?;
+        self.before = Leavings::of(&mut self.guest, &self.facts)?;
+        self.guest.coverage()?;
+        self.snapshot = self.guest.snapshot()?;
+        self.console_len_bytes = self.guest.vm().console().text().len();
+        self.code = Some(code);
+        Ok(())
+    }
+
+    /// Where the code lies of which [`Ran::coverage`] tells; `None` where nothing is told.
+    pub fn code(&self) -> Option<&CodeMap> {
+        self.code.as_ref()
     }
 
     /// What there is to do something to.
@@ -197,6 +242,7 @@ impl Subject {
         self.times.reset += start.elapsed();
         let mut model = self.world.model(self.guest.current_pid());
         let mut ran = Ran::default();
+        ran.coverage.is_whole = true;
         for (index, operation) in case.operations.iter().enumerate() {
             // Where the kernel puts things differently than in a rehearsal.
             let Ok(wanted) = model.predict(operation) else {
@@ -204,7 +250,17 @@ impl Subject {
             };
             let verdict = self.step(&mut model, (index, operation), wanted, &mut ran)?;
             let verdict = match verdict {
-                None if pace == Pace::EachStep => self.look(&model, &mut ran)?,
+                None if pace == Pace::EachStep => {
+                    self.note_coverage(&mut ran)?;
+                    let verdict = self.look(&model, &mut ran)?;
+                    for (window, offer) in model.offered() {
+                        let call = Call::Offer { window, offer };
+                        self.guest.perform(&model, &Process::FIRST.does(call))?;
+                    }
+                    // What a look makes the guest do is no part of the case.
+                    self.note_coverage(&mut Ran::default())?;
+                    verdict
+                }
                 verdict => verdict,
             };
             if let Some(verdict) = verdict {
@@ -212,6 +268,7 @@ impl Subject {
                 return Ok(ran);
             }
         }
+        self.note_coverage(&mut ran)?;
         let verdict = match pace {
             Pace::AtTheEnd => self.look(&model, &mut ran)?,
             Pace::EachStep | Pace::Never => None,
@@ -227,6 +284,18 @@ impl Subject {
         Ok(ran)
     }
 
+    /// Takes what ran since this was called last.
+    fn note_coverage(&mut self, ran: &mut Ran) -> Result<(), HarnessError> {
+        if self.code.is_some() {
+            let start = Instant::now();
+            let coverage = self.guest.coverage()?;
+            ran.coverage.is_whole &= coverage.is_whole;
+            ran.coverage.pcs.extend(coverage.pcs);
+            self.times.coverage += start.elapsed();
+        }
+        Ok(())
+    }
+
     fn step(
         &mut self,
         model: &mut Model,
@@ -240,13 +309,13 @@ impl Subject {
         let (came, verdict) = match came {
             Ok(came) => {
                 let applied = model.apply(operation, &came)?;
-                let surprise = applied.err().map(harness::model::Wrong::Outcome);
+                let surprise = applied.err().map(Wrong::Outcome);
                 let verdict = surprise.map(Verdict::of).or_else(|| self.complaint());
                 (Some(came), verdict)
             }
             // The agent keeps its own memory: this was not done, and nothing follows of it.
             Err(HarnessError::Rejected { .. }) => return Ok(None),
-            Err(error) => (None, Some(Verdict::blame(error)?)),
+            Err(error) => (None, Some(self.blame(error)?)),
         };
         ran.steps.push(Step {
             index,
@@ -256,48 +325,107 @@ impl Subject {
         Ok(verdict)
     }
 
-    /// What the guest's kernel printed by which it complains of itself.
+    /// How files count those who hold them: known of a driver that has kept its device.
+    fn inside_of(&self, model: &Model) -> &Inside {
+        const UNKNOWN: &Inside = &Inside {
+            counts: BTreeMap::new(),
+        };
+        if model.was_unbound() {
+            UNKNOWN
+        } else {
+            &self.inside
+        }
+    }
+
+    /// The first report of the guest's kernel, since the snapshot, that something is wrong
+    /// with it.
     fn complaint(&self) -> Option<Verdict> {
+        self.reports().first().map(Verdict::complaint)
+    }
+
+    fn reports(&self) -> Vec<Signal> {
         let text = self.guest.vm().console().text();
-        let new = text.get(self.console_len_bytes..)?;
-        let complaints = signs::complaints(new);
-        (!complaints.is_empty())
-            .then(|| Verdict::rule("the kernel's log", "no complaint", complaints.join("\n")))
+        text.get(self.console_len_bytes..).map_or(vec![], signals)
+    }
+
+    /// What the driver did to a guest that could not go on, in its kernel's own words where
+    /// it had any.
+    fn blame(&self, error: HarnessError) -> Result<Verdict, HarnessError> {
+        let verdict = Verdict::blame(error)?;
+        Ok(self.complaint().unwrap_or(verdict))
     }
 
     /// Looks at every page of every process, and at what the kernel notes of them.
     fn look(&mut self, model: &Model, ran: &mut Ran) -> Result<Option<Verdict>, HarnessError> {
         let start = Instant::now();
         let mut judged = Judged::default();
-        let looked = self.guest.look_at_all(model, &mut judged);
+        // What the device has less of for the time being is no fault of the driver's: for
+        // the look it has all, and the guest is told nothing of either.
+        for (window, _) in model.offered() {
+            self.guest
+                .vm_mut()
+                .offer_window(window, Offer::AsConfigured)?;
+        }
+        let looked = self.look_at_all(model, &mut judged);
         ran.pages += judged.present + judged.absent;
         let unheard = judged.unwitnessed.into_iter();
         ran.unheard
             .extend(unheard.map(|(link, why)| (link.name().to_owned(), why)));
         let verdict = match looked {
             Ok(Some(wrong)) => Some(Verdict::of(wrong)),
-            Ok(None) => match areas::look(&self.guest, &self.facts, model, &self.inside)? {
-                None => self.complaint(),
-                verdict => verdict,
-            },
-            Err(error) => Some(Verdict::blame(error)?),
+            Ok(None) => {
+                match areas::look(&self.guest, &self.facts, model, self.inside_of(model))? {
+                    None => self.complaint(),
+                    verdict => verdict,
+                }
+            }
+            Err(error) => Some(self.blame(error)?),
         };
         self.times.evidence += start.elapsed();
         Ok(verdict)
     }
 
+    /// Looks at every page of every process.
+    fn look_at_all(
+        &mut self,
+        model: &Model,
+        judged: &mut Judged,
+    ) -> Result<Option<Wrong>, HarnessError> {
+        if model.was_offered() {
+            // Of pages that were touched while nothing was there KVM has noted so in its
+            // tables, and finds that to be out of date at the next access.
+            let mut used = self.guest.witness_all_in_use(model)?;
+            let mismatch = used.mismatch.take();
+            judged.merge(used);
+            if let Some(mismatch) = mismatch {
+                return Ok(Some(Wrong::Page(Box::new(mismatch))));
+            }
+        }
+        self.guest.look_at_all(model, judged)
+    }
+
     /// Looks at what is left when everything is closed.
     fn leave(&mut self, case: &Case, model: &mut Model) -> Result<Option<Verdict>, HarnessError> {
         let start = Instant::now();
+        for (window, _) in model.offered() {
+            self.guest
+                .vm_mut()
+                .offer_window(window, Offer::AsConfigured)?;
+        }
+        let inside = if model.was_unbound() {
+            &Inside::default()
+        } else {
+            &self.inside
+        };
         let looked = leavings::look(
             &mut self.guest,
             (&self.facts, &self.world),
             (case, model),
-            (&self.before, &self.inside),
+            (&self.before, inside),
         );
         let verdict = match looked {
             Ok(verdict) => verdict.or_else(|| self.complaint()),
-            Err(error) => Some(Verdict::blame(error)?),
+            Err(error) => Some(self.blame(error)?),
         };
         self.times.leavings += start.elapsed();
         Ok(verdict)
@@ -329,8 +457,14 @@ impl Subject {
     }
 }
 
+/// `/lib/my-driver.ko` is `my_driver` to the kernel.
+fn module_name(driver: &Driver) -> String {
+    let path = driver.modules.last().map_or("", |module| &module.path);
+    let name = Path::new(path).file_stem().unwrap_or_default();
+    name.to_string_lossy().replace('-', "_")
+}
+
 fn is_small(file: &FileContract) -> bool {
     let npages: u64 = file.ranges.iter().map(|range| range.npages).sum();
-    let is_fixed = |range: &contract::RangeContract| range.offset != contract::Offset::Any;
-    npages <= MOST_NPAGES && file.ranges.iter().all(is_fixed)
+    npages <= MOST_NPAGES
 }

@@ -4,9 +4,13 @@ use std::fmt;
 
 use harness::HarnessError;
 use harness::model::{Call, Operation, Wrong};
+use harness::signals::Signal;
 use monitor::VmError;
 use serde::{Deserialize, Serialize};
 use witness::Mismatch;
+
+/// The rule that a guest lives on.
+const GUESTS_END: &str = "the guest's end";
 
 /// What was wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,12 +73,23 @@ impl Verdict {
         }
     }
 
+    /// Whether the guest ended, or hung, without a word of its kernel.
+    pub(crate) fn is_end(&self) -> bool {
+        self.by == GUESTS_END
+    }
+
+    /// What a kernel complains of, with its whole text.
+    pub(crate) fn complaint(signal: &Signal) -> Self {
+        let by = format!("kernel {}", signal.kind.name());
+        Self::rule(&by, "no complaint of the kernel", signal.text.join("\n"))
+    }
+
     /// What the driver did to a guest that could not go on; an error that is not the
     /// driver's doing stays one.
     pub(crate) fn blame(error: HarnessError) -> Result<Self, HarnessError> {
         match error {
             HarnessError::Vm(VmError::Ended(ended)) => Ok(Self::rule(
-                "the guest's end",
+                GUESTS_END,
                 "the guest goes on",
                 ended.to_string(),
             )),
@@ -159,6 +174,9 @@ pub fn kind(operation: &Operation) -> &'static str {
         Call::ReadMem { .. } => "read-mem",
         Call::Revoke { .. } => "revoke",
         Call::Restore { .. } => "restore",
+        Call::Offer { .. } => "offer",
+        Call::Unbind => "unbind",
+        Call::Bind => "bind",
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use addr::{Gva, PAGE_SIZE};
-use contract::FileContract;
+use contract::{Backing, FileContract};
 use harness::Refusal;
 use harness::model::{Anchor, Call, Came, Handle, Model, Operation, Process, Wanted};
 use wire::{Fd, Signal};
@@ -35,6 +35,20 @@ impl World {
     /// A model in which nothing was done yet.
     pub fn model(&self, first_pid: i32) -> Model {
         Model::new(self.files.clone(), self.plan.clone(), first_pid)
+    }
+
+    /// Windows that files show, by their numbers.
+    pub(crate) fn shown(&self) -> Vec<usize> {
+        let is_shown = |name: &str| {
+            let mut backings = self.files.iter().flat_map(|file| &file.ranges);
+            backings.any(|range| match &range.backing {
+                Backing::Window { name: shown, .. } => shown == name,
+                Backing::Buffer { .. } => false,
+            })
+        };
+        let windows = self.plan.windows.iter().enumerate();
+        let shown = windows.filter(|(_, window)| is_shown(&window.name));
+        shown.map(|(index, _)| index).collect()
     }
 
     /// What of `case` means something, as far as that can be told without a guest.
@@ -106,6 +120,9 @@ impl<'w> Rehearsal<'w> {
 
     fn revokes_what_cannot_be(&self, call: &Call) -> bool {
         match call {
+            // As far as is known only the project's own driver can be told any of this.
+            Call::Unbind | Call::Bind => self.world.revocable.is_empty(),
+            Call::Offer { window, .. } => !self.world.shown().contains(window),
             Call::Revoke { window } | Call::Restore { window } => {
                 !self.world.revocable.contains(window)
             }
@@ -133,6 +150,7 @@ impl<'w> Rehearsal<'w> {
             }
             Wanted::Ended(status) => Came::Ended(status),
             Wanted::Reaches(page) => Came::Reached(vec![page]),
+            Wanted::ReachesNothing => Came::Reached(Vec::new()),
             Wanted::Errno(errno) => Came::Refused(Refusal::Errno(errno)),
             Wanted::Signal { number, code, page } => Came::Refused(Refusal::Signal(Signal {
                 number,

@@ -36,19 +36,26 @@ impl Model {
             Touch::Denied => Ok(signal(libc::SIGSEGV, SEGV_ACCERR)),
             Touch::NoPage => Ok(signal(libc::SIGBUS, BUS_ADRERR)),
             Touch::Unclear => Err(nothing(at)),
-            Touch::Page(page) => self.reaches(by, gva, page),
+            Touch::Page(page) => self.reaches(by, gva, page, is_store),
         }
     }
 
     /// The device page that page `page` of the area at `gva` shows.
-    fn reaches(&mut self, by: Process, gva: Gva, page: u64) -> Result<Wanted, Meaningless> {
+    fn reaches(
+        &mut self,
+        by: Process,
+        gva: Gva,
+        page: u64,
+        is_store: bool,
+    ) -> Result<Wanted, Meaningless> {
         let (space, device) = self.space_mut(by)?;
         let area = space.area_at(gva).map(|(_, area)| area);
         let device_page = area.and_then(|area| match &area.shows {
             Shows::File(pages) => pages.spec(area).device_page(&device.plan, page),
             Shows::Nothing => None,
         });
-        device_page.map(Wanted::Reaches).ok_or_else(|| nothing(gva))
+        let device_page = device_page.ok_or_else(|| nothing(gva))?;
+        Ok(self.arrives(device_page, is_store))
     }
 
     /// Access through another process: `check_vma_flags` of mm/gup.c refuses `VM_IO` and
@@ -83,7 +90,7 @@ impl Model {
             return Err(nothing(at));
         }
         match comes_in.then(|| space.touch(device, gva, is_store)) {
-            Some(Touch::Page(page)) if is_ram => self.reaches(of, gva, page),
+            Some(Touch::Page(page)) if is_ram => self.reaches(of, gva, page, is_store),
             Some(Touch::Unclear) => Err(nothing(at)),
             _ => Ok(Wanted::Errno(libc::EIO)),
         }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use addr::PAGE_SIZE;
+use wire::Advice;
 
 use super::changes::Remapping;
 use super::make::Asked;
@@ -42,6 +43,11 @@ impl Model {
             Call::Advise { pages, advice } => {
                 let range = self.range(pages)?;
                 let (space, device) = self.space_mut(by)?;
+                let populates = matches!(advice, Advice::PopulateRead | Advice::PopulateWrite);
+                if populates && space.has_memory_in(&range) {
+                    // Ordinary memory comes in, as far as it may.
+                    return Err(nothing(pages));
+                }
                 Ok(done(space.advise(device, &range, *advice)))
             }
             Call::Remap {
@@ -64,7 +70,12 @@ impl Model {
                     may_move: *may_move,
                     fixed: fixed.map(target).transpose()?.map(|range| range.start),
                 };
-                match self.state(by)?.space.remap(&remapping) {
+                let space = &mut self.state(by)?.space;
+                if space.grows_what_was_reserved(&remapping) {
+                    // It depends on what else the process has.
+                    return Err(nothing(pages));
+                }
+                match space.remap(&remapping) {
                     Ok(gva) => {
                         self.anchors.insert(*anchor, gva);
                         Ok(Wanted::At(gva))
@@ -84,6 +95,9 @@ impl Model {
             Call::Poke { of, at } => self.debug(by, *of, *at, true),
             Call::Revoke { window } => self.revoke(*window),
             Call::Restore { window } => self.restore(*window),
+            Call::Offer { window, offer } => self.offer(*window, *offer),
+            Call::Unbind => self.unbind(),
+            Call::Bind => self.bind(),
         }
     }
 

@@ -124,6 +124,17 @@ impl Space {
         Ok(())
     }
 
+    /// Whether there are addresses in `range` that were only taken, and may be used: memory
+    /// comes there when it is touched.
+    pub(super) fn has_memory_in(&self, range: &Range<u64>) -> bool {
+        self.in_range(range).any(|(piece, _)| {
+            let area = self.area_at(Gva::new(piece.start));
+            area.is_some_and(|(_, area)| {
+                matches!(area.shows, Shows::Nothing) && area.prot != Prot::NONE
+            })
+        })
+    }
+
     /// Neither raw frames nor addresses without the right can be populated
     /// (`check_vma_flags` of mm/gup.c; `__get_user_pages` makes it EINVAL). Others come in
     /// by a fault for each page; one that is refused ends it (`madvise_populate`).
@@ -147,6 +158,13 @@ impl Space {
             }
         }
         Ok(())
+    }
+
+    /// Whether addresses that were only taken would become more.
+    pub(super) fn grows_what_was_reserved(&self, call: &Remapping) -> bool {
+        let area = self.area_at(Gva::new(call.old.start));
+        let is_reserved = area.is_some_and(|(_, area)| matches!(area.shows, Shows::Nothing));
+        is_reserved && call.new_len_bytes > call.old.end - call.old.start
     }
 
     /// mremap(2), `do_mremap` of mm/mremap.c. Gives the new address.
@@ -209,8 +227,6 @@ impl Space {
         match &area.shows {
             // VM_DONTEXPAND and VM_PFNMAP never grow.
             Shows::File(pages) if grows => Err(pages.file.growth.raw()),
-            // The model makes no use of it.
-            Shows::Nothing if grows => Err(libc::EFAULT),
             _ => Ok(()),
         }
     }

@@ -48,7 +48,7 @@ impl Space {
         }
         let shown = pages.file.shown(pages.first_page, page);
         let is_given = shown.is_some_and(|shown| shown.range.present != When::AtMmap);
-        if !is_given || device.is_revoked(&pages.file) {
+        if !is_given || pages.gone || device.is_revoked(&pages.file) {
             return Touch::NoPage;
         }
         // The area is the vma of the fault: nothing is brought in beyond it.

@@ -75,8 +75,13 @@ impl Model {
         handle: Handle,
         learned: &Learned,
     ) -> Result<Wanted, Meaningless> {
-        if file >= self.files.len() {
+        let contract = self.files.get(file).ok_or_else(|| nothing(file))?;
+        if !self.is_as_told(contract) {
             return Err(nothing(file));
+        }
+        if !self.device.is_bound {
+            // `misc_deregister` has taken its node away.
+            return Ok(Wanted::Errno(libc::ENOENT));
         }
         self.opened += 1;
         let open = OpenFile {
@@ -84,6 +89,7 @@ impl Model {
             fd: learned.fd,
             file,
             mode,
+            unbound: self.device.unbound,
         };
         if self.state(by)?.open.insert(handle, open).is_some() {
             return Err(nothing(handle));
@@ -118,7 +124,13 @@ impl Model {
         let (first_page, npages) = (request.first_page(), request.npages());
         let target = |at| self.range(&Stretch { at, npages });
         let target = fixed.map(target).transpose()?;
-        let answer = rules::answer(&file, &request, self.device.is_revoked(&file));
+        // What the driver looks at before all else.
+        let gone = if open.unbound != self.device.unbound || !self.device.is_bound {
+            Some(libc::ENODEV)
+        } else {
+            self.device.is_revoked(&file).then_some(libc::ENXIO)
+        };
+        let answer = rules::answer(&file, &request, gone);
         if let (Some(range), Ok(_) | Err(Refused::ByDriver(_))) = (&target, &answer) {
             // Gone before the driver is asked, and for good: `vms_clean_up_area` and
             // `vms_abort_munmap_vmas` of mm/vma.c.
@@ -150,6 +162,7 @@ impl Model {
                 opened: open.serial,
                 entries,
                 huge: BTreeSet::new(),
+                gone: false,
                 moved: false,
             }),
         };

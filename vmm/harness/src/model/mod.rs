@@ -14,6 +14,7 @@
 
 mod access;
 mod advance;
+mod bind;
 mod changes;
 mod fault;
 mod look;
@@ -37,7 +38,7 @@ use wire::{Fd, OpenMode};
 use witness::Plan;
 
 pub use look::{Finding, Wrong};
-pub use operation::{Anchor, Call, Handle, Operation, Place, Process, Stretch};
+pub use operation::{Anchor, Call, Handle, Offered, Operation, Place, Process, Stretch};
 pub use outcome::{BUS_ADRERR, Came, SEGV_ACCERR, SEGV_MAPERR, Wanted};
 pub use space::{Area, Pages, Shows, Space};
 
@@ -62,6 +63,14 @@ struct Device {
     plan: Plan,
     /// Windows that the driver has taken away from its mappings, by their numbers.
     revoked: BTreeSet<usize>,
+    /// Windows of which the device has less than its configuration says.
+    offered: BTreeMap<usize, Offered>,
+    /// Whether it ever had.
+    was_offered: bool,
+    /// Whether the driver has the device.
+    is_bound: bool,
+    /// How often it was taken away.
+    unbound: u64,
 }
 
 /// What the model knows of a process.
@@ -80,6 +89,8 @@ struct OpenFile {
     fd: Fd,
     file: usize,
     mode: OpenMode,
+    /// How often the device had been taken away from the driver before.
+    unbound: u64,
 }
 
 /// An operation that means nothing here: it names what is not there, or addresses
@@ -135,6 +146,10 @@ impl Model {
             device: Device {
                 plan,
                 revoked: BTreeSet::new(),
+                offered: BTreeMap::new(),
+                was_offered: false,
+                is_bound: true,
+                unbound: 0,
             },
             processes: BTreeMap::from([(Process::FIRST, first)]),
             anchors: BTreeMap::new(),
@@ -167,6 +182,22 @@ impl Model {
     /// pid of a process; `None` when it is not alive.
     pub fn pid(&self, process: Process) -> Option<i32> {
         self.processes.get(&process).map(|state| state.pid)
+    }
+
+    /// Windows of which the device has less than its configuration says, by their numbers.
+    pub fn offered(&self) -> impl Iterator<Item = (usize, Offered)> {
+        let offered = self.device.offered.iter();
+        offered.map(|(window, offer)| (*window, *offer))
+    }
+
+    /// Whether the device ever had less of a window than its configuration says.
+    pub fn was_offered(&self) -> bool {
+        self.device.was_offered
+    }
+
+    /// Whether the device was ever taken away from the driver.
+    pub fn was_unbound(&self) -> bool {
+        self.device.unbound > 0
     }
 
     /// Who holds the doorbell once this process has ended: its parent, or the first

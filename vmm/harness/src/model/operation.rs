@@ -198,6 +198,29 @@ pub enum Call {
         /// The window's number.
         window: usize,
     },
+    /// The device changes what it has of a window, and tells nobody.
+    Offer {
+        /// The window's number.
+        window: usize,
+        /// What it has of it from now on.
+        offer: Offered,
+    },
+    /// The device is taken away from its driver. Only the project's own one is known to
+    /// bear it.
+    Unbind,
+    /// It is given back.
+    Bind,
+}
+
+/// What a device has of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Offered {
+    /// What its configuration says.
+    AsConfigured,
+    /// What may be read and not written, whatever its configuration says.
+    ReadOnly,
+    /// Nothing: loads give all ones, stores are lost.
+    Nothing,
 }
 
 /// A number as text, in hex: formats for people have none of 64 bits.

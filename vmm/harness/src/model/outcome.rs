@@ -35,6 +35,8 @@ pub enum Wanted {
     Ended(i32),
     /// The access reaches this page of the device and no other.
     Reaches(DevicePage),
+    /// The access gets through, and reaches no page of the device.
+    ReachesNothing,
     /// The call fails with this errno.
     Errno(i32),
     /// The access raises this signal, in this page.
@@ -79,6 +81,7 @@ impl Wanted {
             (Self::Free { .. }, Came::At(found)) => found.raw().is_multiple_of(PAGE_SIZE),
             (Self::Ended(wanted), Came::Ended(found)) => wanted == found,
             (Self::Reaches(wanted), Came::Reached(found)) => *found == [*wanted],
+            (Self::ReachesNothing, Came::Reached(found)) => found.is_empty(),
             (Self::Errno(wanted), Came::Refused(Refusal::Errno(found))) => wanted == found,
             (Self::Signal { number, code, page }, Came::Refused(Refusal::Signal(found))) => {
                 (*number, *code) == (found.number, found.code)
@@ -99,6 +102,7 @@ impl fmt::Display for Wanted {
             Self::Child => f.write_str("a child"),
             Self::Ended(status) => write!(f, "an end with wait status {status:#x}"),
             Self::Reaches(page) => page.fmt(f),
+            Self::ReachesNothing => f.write_str("no page of the device"),
             Self::Errno(errno) => Refusal::Errno(*errno).fmt(f),
             Self::Signal { number, code, page } => Refusal::Signal(Signal {
                 number: *number,

@@ -1,16 +1,20 @@
 //! Operations in a real guest.
 
 use addr::{Gva, PAGE_SIZE};
+use monitor::Offer;
 use wire::ioctls::{CONTROL_PATH, RESTORE, REVOKE, Target};
 use wire::{Fd, OpenMode, Prot, Reply, Request, Sharing, Value};
 use witness::DevicePage;
 use witness::stamp::{IDENTITY, LAST, SLOT};
 
-use super::{Call, Came, Meaningless, Model, Operation, Place, Process, Stretch};
+use super::{Call, Came, Meaningless, Model, Offered, Operation, Place, Process, Stretch};
 use crate::error::HarnessError;
 use crate::guest::Guest;
 use crate::outcome::{Outcome, Refusal};
 use crate::steps::needed;
+
+/// The device's name on its bus.
+const OWN_DEVICE: &str = "MAPW0001:00";
 
 impl Guest {
     /// Does `operation`. The model says which process, descriptor and address its
@@ -110,6 +114,9 @@ impl Guest {
             }
             Call::Revoke { window } => self.control(REVOKE, *window),
             Call::Restore { window } => self.control(RESTORE, *window),
+            Call::Offer { window, offer } => self.offer(*window, *offer),
+            Call::Unbind => self.tell_driver("unbind"),
+            Call::Bind => self.tell_driver("bind"),
         }
     }
 
@@ -201,6 +208,40 @@ impl Guest {
         let changed = self.take_slots(&[word]);
         let arrived = changed.into_iter().filter(|(_, found)| *found == word);
         Came::Reached(arrived.map(|(page, _)| page).collect())
+    }
+
+    /// Changes what the device has of a window.
+    fn offer(&mut self, window: usize, offer: Offered) -> Result<Came, HarnessError> {
+        let offer = match offer {
+            Offered::AsConfigured => Offer::AsConfigured,
+            Offered::ReadOnly => Offer::ReadOnly,
+            Offered::Nothing => Offer::Withdrawn,
+        };
+        self.vm_mut().offer_window(window, offer)?;
+        Ok(Came::Done)
+    }
+
+    /// Takes the device away from the project's own driver, or gives it back.
+    fn tell_driver(&mut self, what: &str) -> Result<Came, HarnessError> {
+        let path = format!("/sys/bus/platform/drivers/mapwitness/{what}");
+        let opened = self.open(&path, OpenMode::WriteOnly)?;
+        let fd = needed(|| format!("open {path}"), opened)?;
+        let request = Request::Write {
+            fd,
+            offset_bytes: 0,
+            bytes: OWN_DEVICE.as_bytes().to_vec(),
+        };
+        let reply = self.request(&request)?;
+        let closed = self.close(fd)?;
+        needed(|| format!("close {path}"), closed)?;
+        match reply {
+            Reply::Done(Value::Len(_)) => Ok(Came::Done),
+            Reply::Errno(errno) => Ok(Came::Refused(Refusal::Errno(errno))),
+            reply => Err(HarnessError::Mismatched {
+                request: format!("{request:?}"),
+                reply: Box::new(reply),
+            }),
+        }
     }
 
     /// An ioctl(2) of the driver's control file, on a window.

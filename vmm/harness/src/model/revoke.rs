@@ -8,7 +8,7 @@ impl Model {
     /// Every page of the window is gone from every process (`unmap_mapping_range` of
     /// mm/memory.c).
     pub(super) fn revoke(&mut self, window: usize) -> Result<Wanted, Meaningless> {
-        let name = self.window_name(window)?;
+        let name = self.controlled(window)?;
         for state in self.processes.values_mut() {
             for area in state.space.areas_mut() {
                 if let Shows::File(pages) = &mut area.shows
@@ -24,12 +24,20 @@ impl Model {
 
     /// Pages come back when they are touched, where that brings any in.
     pub(super) fn restore(&mut self, window: usize) -> Result<Wanted, Meaningless> {
-        self.window_name(window)?;
+        self.controlled(window)?;
         self.device.revoked.remove(&window);
         Ok(Wanted::Done)
     }
 
-    fn window_name(&self, window: usize) -> Result<String, Meaningless> {
+    /// A window that the driver has a control file for.
+    fn controlled(&self, window: usize) -> Result<String, Meaningless> {
+        match self.device.is_bound {
+            true => self.window_name(window),
+            false => Err(nothing("the control file of a driver without its device")),
+        }
+    }
+
+    pub(super) fn window_name(&self, window: usize) -> Result<String, Meaningless> {
         let found = self.device.plan.windows.get(window);
         found
             .map(|one| one.name.clone())

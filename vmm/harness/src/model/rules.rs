@@ -16,20 +16,20 @@ pub(super) enum Refused {
     Perhaps(&'static str),
 }
 
-/// What the mapping can be raised to later, or who refuses it.
+/// What the mapping can be raised to later, or who refuses it. What the file shows may be
+/// `gone`, which the driver says by this errno.
 pub(super) fn answer(
     file: &FileContract,
     request: &Request,
-    is_revoked: bool,
+    gone: Option<Errno>,
 ) -> Result<Prot, Refused> {
     match request.answer_of_kernel() {
         Some(Answer::Refused(errno)) => return Err(Refused::ByKernel(errno.raw())),
         Some(Answer::Undetermined(why)) => return Err(Refused::Perhaps(why)),
         Some(Answer::Maps) | None => {}
     }
-    if is_revoked {
-        // The driver looks at this before all else.
-        return Err(Refused::ByDriver(libc::ENXIO));
+    if let Some(errno) = gone {
+        return Err(Refused::ByDriver(errno));
     }
     match file.predict(request) {
         Answer::Refused(errno) => Err(Refused::ByDriver(errno.raw())),

@@ -65,6 +65,8 @@ pub struct Pages {
     pub entries: Vec<bool>,
     /// First pages of stretches of 2 MiB that have one entry together.
     pub huge: BTreeSet<u64>,
+    /// Whether the device was taken away from the driver since: no page comes in any more.
+    pub gone: bool,
     /// Whether the pages were moved to where they are. There may be page tables then, with
     /// or without entries, where else there would be none before the first touch.
     pub moved: bool,
@@ -117,6 +119,7 @@ impl Pages {
                 .entries
                 .split_off(usize::try_from(at).unwrap_or(usize::MAX)),
             huge: huge.into_iter().map(|first| first - at).collect(),
+            gone: self.gone,
             moved: self.moved,
         }
     }
