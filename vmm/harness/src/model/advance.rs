@@ -64,7 +64,11 @@ impl Model {
                     may_move: *may_move,
                     fixed: fixed.map(target).transpose()?.map(|range| range.start),
                 };
-                match self.state(by)?.space.remap(&remapping) {
+                let space = &mut self.state(by)?.space;
+                if space.grows_nothing(&remapping) {
+                    return Err(nothing(pages));
+                }
+                match space.remap(&remapping) {
                     Ok(gva) => {
                         self.anchors.insert(*anchor, gva);
                         Ok(Wanted::At(gva))

@@ -207,12 +207,25 @@ impl Space {
             return Err(libc::EFAULT);
         }
         match &area.shows {
-            // VM_DONTEXPAND and VM_PFNMAP never grow.
+            // VM_DONTEXPAND and VM_PFNMAP never grow. What shows nothing does, or does not
+            // for want of space; see `grows_nothing`.
             Shows::File(pages) if grows => Err(pages.file.growth.raw()),
-            // The model makes no use of it.
-            Shows::Nothing if grows => Err(libc::EFAULT),
-            _ => Ok(()),
+            Shows::File(_) | Shows::Nothing => Ok(()),
         }
+    }
+
+    /// Whether addresses that show nothing would become more: the kernel may find place for
+    /// them or not, and the model makes no use of it.
+    pub(super) fn grows_nothing(&self, call: &Remapping) -> bool {
+        let Some((start, area)) = self.area_at(Gva::new(call.old.start)) else {
+            return false;
+        };
+        let old_len_bytes = call.old.end - call.old.start;
+        let end = start.raw() + area.npages * PAGE_SIZE;
+        matches!(area.shows, Shows::Nothing)
+            && call.new_len_bytes > old_len_bytes
+            && !call.old.is_empty()
+            && old_len_bytes <= end - call.old.start
     }
 
     /// `remap_move` of mm/mremap.c: every area of the range moves, and the holes
