@@ -9,6 +9,7 @@
 
 mod areas;
 mod case;
+mod costs;
 mod counts;
 mod dice;
 mod dictionary;
@@ -18,6 +19,7 @@ mod files;
 mod finding;
 mod folder;
 mod generate;
+mod habits;
 mod leavings;
 mod minimise;
 mod mutate;
@@ -25,9 +27,11 @@ mod novelty;
 mod signs;
 mod subject;
 mod verdict;
+mod words;
 mod world;
 
 pub use case::{Case, CaseError, MOST_OPERATIONS};
+pub use costs::{Costs, costs};
 pub use engine::{FuzzError, Options, Outcome, Shares, fuzz};
 pub use finding::{About, Finding, FindingError};
 pub use generate::{beginnings, case as random_case};

@@ -10,6 +10,7 @@ use harness::model::{Call, Came, Model, Operation, Wanted};
 use harness::observe::Judged;
 use harness::own_driver;
 use harness::{Driver, Guest, GuestSnapshot, HarnessError};
+use wire::Request;
 
 use crate::areas::{self, Inside};
 use crate::case::Case;
@@ -82,6 +83,16 @@ pub struct Times {
     pub leavings: Duration,
 }
 
+impl Times {
+    /// Adds what another stretch of time took.
+    pub fn add(&mut self, other: &Self) {
+        self.reset += other.reset;
+        self.guest += other.guest;
+        self.evidence += other.evidence;
+        self.leavings += other.leavings;
+    }
+}
+
 /// A driver that is fuzzed.
 pub struct Subject {
     guest: Guest,
@@ -94,6 +105,8 @@ pub struct Subject {
     /// What must be left after a case.
     before: Leavings,
     times: Times,
+    /// Cases that were gone through, while they are written down.
+    noted: Option<Vec<Case>>,
 }
 
 impl Subject {
@@ -143,6 +156,7 @@ impl Subject {
             inside: Inside::default(),
             before,
             times: Times::default(),
+            noted: None,
         };
         if is_own {
             let world = &subject.world;
@@ -187,11 +201,43 @@ impl Subject {
         std::mem::take(&mut self.times)
     }
 
+    /// From here on cases are written down.
+    pub fn note_cases(&mut self) {
+        self.noted = Some(Vec::new());
+    }
+
+    /// The cases since [`Subject::note_cases`], which ends with this.
+    pub fn take_noted(&mut self) -> Vec<Case> {
+        self.noted.take().unwrap_or_default()
+    }
+
+    /// How long the operations of a case take with no stop of the guest but where they go
+    /// from one process to another, and without a reset.
+    pub(crate) fn bare(&mut self, case: &Case) -> Result<Duration, HarnessError> {
+        self.guest.start_transcript();
+        let ran = self.run(case, Pace::Never);
+        let transcript = self.guest.take_transcript();
+        ran?;
+        self.guest.reset(&self.snapshot)?;
+        let start = Instant::now();
+        // The same requests from the same state: they come to the same.
+        for together in transcript.chunk_by(|a, b| !stands_alone(a) && !stands_alone(b)) {
+            match together {
+                [one] => drop(self.guest.request(one)?),
+                all => drop(self.guest.several(all)?),
+            }
+        }
+        Ok(start.elapsed())
+    }
+
     /// Goes through a case from the start, up to the first thing that is wrong.
     ///
     /// # Errors
     /// [`HarnessError`] for what is not the driver's doing.
     pub fn run(&mut self, case: &Case, pace: Pace) -> Result<Ran, HarnessError> {
+        if let Some(noted) = &mut self.noted {
+            noted.push(case.clone());
+        }
         let start = Instant::now();
         self.guest.reset(&self.snapshot)?;
         self.times.reset += start.elapsed();
@@ -327,6 +373,14 @@ impl Subject {
         let name = opened.map(|file| file.name.clone()).next();
         name.unwrap_or_default()
     }
+}
+
+/// Whether another process, or none, may answer after it.
+const fn stands_alone(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Fork | Request::Exit { .. } | Request::SwitchTo { .. }
+    )
 }
 
 fn is_small(file: &FileContract) -> bool {
