@@ -1,5 +1,6 @@
 //! Drivers in C with one fault each, of classes that were published: every one is caught,
-//! and mended it passes. Contracts are `tests/gallery/*.toml`.
+//! and mended it passes. Contracts are `tests/gallery/*.toml`. What fuzzing them found lies in
+//! `tests/found`.
 
 mod common;
 
@@ -8,9 +9,10 @@ use std::sync::LazyLock;
 
 use common::{boot, chain, check_options, image};
 use contract::Contract;
+use fuzz::{About, Finding, Guidance, Options, Pace, Subject};
 use guest_images::handover;
 use guest_kernel::KernelFacts;
-use harness::{Driver, Report, Verdict, equip};
+use harness::{Driver, Guest, Report, Verdict, equip};
 use monitor::VmConfig;
 use provision::Progress;
 use rstest::rstest;
@@ -31,6 +33,13 @@ static FACTS: LazyLock<KernelFacts> = LazyLock::new(common::kernel_facts);
 
 /// Checks a driver, as it is or mended.
 fn check(driver: &str, sound: bool) -> Report {
+    let (mut guest, subject) = start(driver, sound);
+    harness::check(&mut guest, &subject, &FACTS, check_options(driver))
+        .unwrap_or_else(|error| panic!("{}", chain(&error)))
+}
+
+/// A guest for a driver, as it is or mended, and what to load in it.
+fn start(driver: &str, sound: bool) -> (Guest, Driver) {
     let (_, name) = all().find(|(name, _)| *name == driver).expect("a contract");
     let path = Path::new(FOLDER).join(name).with_extension("toml");
     let mut contract = Contract::read(&path).unwrap_or_else(|error| panic!("{}", chain(&error)));
@@ -44,9 +53,13 @@ fn check(driver: &str, sound: bool) -> Report {
     paths.retain(|path| path.ends_with(&of_driver));
     let mut config = VmConfig::new(image.vmlinux, image.initramfs);
     equip(&mut config, &contract.device);
-    let options = check_options(driver);
-    let driver = Driver::of_contract(&contract, &paths);
-    harness::check(&mut boot(&config), &driver, &FACTS, options)
+    (boot(&config), Driver::of_contract(&contract, &paths))
+}
+
+/// A driver to be fuzzed, as it is or mended.
+fn fuzzed(driver: &str, sound: bool) -> Subject {
+    let (guest, driver) = start(driver, sound);
+    Subject::load(guest, FACTS.clone(), &driver, false)
         .unwrap_or_else(|error| panic!("{}", chain(&error)))
 }
 
@@ -159,4 +172,62 @@ fn every_driver_of_the_gallery_is_checked() {
     let is_driver = |path: &std::path::PathBuf| path.extension().is_some_and(|it| it == "c");
     let paths = drivers.map(|entry| entry.expect("readable").path());
     assert_eq!(paths.filter(is_driver).count(), all().count());
+}
+
+/// What fuzzing found in each driver shows it again, and not where it is mended; the table
+/// beside the findings says of them what they are.
+#[test]
+fn what_fuzzing_found_is_seen_again() {
+    let found = Path::new(FOLDER).with_file_name("found");
+    let table = std::fs::read_to_string(found.join("README.md")).expect("readable");
+    let rows = table.lines().filter(|line| line.starts_with("| CVE-"));
+    assert_eq!(rows.count(), all().count());
+    for (driver, _) in all() {
+        let path = found.join(driver).with_extension("toml");
+        let finding = Finding::read(&path).unwrap_or_else(|error| panic!("{}", chain(&error)));
+        let (cve, _) = class(driver);
+        let row = format!(
+            "| {cve} | [{driver}](../gallery/{driver}.c) | {} | {} | {} |",
+            finding.about.cases,
+            finding.sequence(),
+            finding.complaint().replace('|', "/")
+        );
+        assert!(table.contains(&row), "the table lacks this row:\n{row}");
+        for sound in [false, true] {
+            let mut subject = fuzzed(driver, sound);
+            let case = finding
+                .case(subject.world())
+                .expect("a case of this driver");
+            let ran = subject.run(&case, Pace::AtTheEnd).expect("it runs");
+            let by = ran.found.map(|found| found.verdict.by);
+            let wanted = (!sound).then(|| finding.cause.by.clone());
+            assert_eq!(by, wanted, "{driver}, mended: {sound}");
+        }
+    }
+}
+
+/// Some of them are found anew, and nothing in their mended forms.
+#[rstest]
+#[case("gvt_2019_11085")]
+#[case("perf_2025_38563")]
+#[case("usbmon_2022_43750")]
+fn a_driver_is_found_by_fuzzing(#[case] driver: &str) {
+    for (sound, cases) in [(false, 200), (true, 40)] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let options = Options {
+            seed: 2,
+            pace: Pace::AtTheEnd,
+            guidance: Guidance::Outcomes,
+            dir: dir.path().to_owned(),
+            time: None,
+            cases: Some(cases),
+            until_found: true,
+            ends: None,
+            tells: false,
+        };
+        let outcome = fuzz::fuzz(&mut fuzzed(driver, sound), &About::default(), &options)
+            .unwrap_or_else(|error| panic!("{}", chain(&error)));
+        let found = outcome.findings.len();
+        assert_eq!(found, usize::from(!sound), "{:?}", outcome.findings);
+    }
 }

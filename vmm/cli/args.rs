@@ -242,6 +242,10 @@ pub struct FuzzArgs {
     /// exchanged; each keeps its own findings
     #[arg(long, value_name = "ADDR:PORT")]
     pub join: Option<SocketAddr>,
+    /// Go through the cases of such a run with all evidence and without, by turns, and tell
+    /// what each costs
+    #[arg(long, requires = "cases", conflicts_with_all = ["paranoid", "no_evidence", "corpus"])]
+    pub compare_evidence: bool,
     /// Variant of the driver, as listed in guest-module/variants.txt
     #[arg(long, value_name = "NAME", default_value = "good")]
     pub driver_variant: String,
@@ -249,7 +253,12 @@ pub struct FuzzArgs {
     /// are gone through, and tell after how many cases it was
     #[arg(long, requires = "cases", conflicts_with_all = ["driver_variant", "corpus", "module", "cores", "broker", "join"])]
     pub every_variant: bool,
-    /// Of them only this one; may be given several times
+    /// Fuzz every driver of a folder that has a Kbuild and a list of contracts, as
+    /// tests/gallery, each until it is found or `--cases` are gone through; findings and a
+    /// table of them go to `--corpus`
+    #[arg(long, value_name = "DIR", requires_all = ["cases", "corpus"], conflicts_with_all = ["driver_variant", "every_variant", "compare_evidence", "module"])]
+    pub gallery: Option<PathBuf>,
+    /// Of the variants only this one; may be given several times
     #[arg(
         long,
         value_name = "NAME",

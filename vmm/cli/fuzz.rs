@@ -21,7 +21,9 @@ use serde::Serialize;
 
 use crate::args::{self, FuzzArgs, FuzzedArgs, GuidanceArg};
 use crate::carried::{self, Errand};
+use crate::costs;
 use crate::exit::{Exit, chain};
+use crate::gallery;
 use crate::images;
 use crate::subject::Subject;
 
@@ -92,14 +94,22 @@ pub fn run(options: &FuzzArgs) -> anyhow::Result<Exit> {
     } else {
         &options.driver_variant
     };
-    match handover::import()? {
+    let images = handover::import()?;
+    if let (Some(dir), Some(images)) = (&options.gallery, &images) {
+        return gallery::here(options, dir, images.clone());
+    }
+    match images {
         Some(images) if options.every_variant => every_variant(options, images),
+        Some(images) if options.compare_evidence => costs::compare(options, images),
         Some(images) => here(options, images),
         None => {
             let corpus = options.corpus.iter();
             for dir in corpus.clone() {
                 std::fs::create_dir_all(dir)
                     .with_context(|| format!("make the folder {}", dir.display()))?;
+            }
+            if let Some(dir) = &options.gallery {
+                return gallery::carry(options, dir);
             }
             carry(&options.fuzzed, variant, corpus.cloned().collect())
         }
@@ -181,19 +191,19 @@ fn own(guest: Guest, facts: KernelFacts, variant: &str) -> anyhow::Result<Fuzzed
     loaded.with_context(|| format!("driver variant {variant}"))
 }
 
-fn facts(image: &GuestImage) -> anyhow::Result<KernelFacts> {
+pub fn facts(image: &GuestImage) -> anyhow::Result<KernelFacts> {
     KernelFacts::read(&image.types, &image.system_map)
         .context("what is known of the guest's kernel")
 }
 
-fn config(image: &GuestImage, fuzzed: &FuzzedArgs) -> VmConfig {
+pub fn config(image: &GuestImage, fuzzed: &FuzzedArgs) -> VmConfig {
     let mut config = VmConfig::new(image.vmlinux.clone(), image.initramfs.clone());
     config.echo_console = fuzzed.verbose;
     config.hang_after = HANG_AFTER;
     config
 }
 
-fn about(guest: &Guest, fuzzed: &FuzzedArgs) -> anyhow::Result<About> {
+pub fn about(guest: &Guest, fuzzed: &FuzzedArgs) -> anyhow::Result<About> {
     Ok(About {
         mapwitness: env!("CARGO_PKG_VERSION").to_owned(),
         guest_kernel: guest.kernel_release().to_owned(),
@@ -202,7 +212,7 @@ fn about(guest: &Guest, fuzzed: &FuzzedArgs) -> anyhow::Result<About> {
     })
 }
 
-fn engine_options(options: &FuzzArgs, dir: &Path) -> Options {
+pub fn engine_options(options: &FuzzArgs, dir: &Path) -> Options {
     Options {
         seed: options.seed,
         pace: match (options.paranoid, options.no_evidence) {

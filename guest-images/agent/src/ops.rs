@@ -54,6 +54,46 @@ impl State {
 /// Carries `request` out. Does not return from those that end the process or the
 /// guest; returns twice, one process after the other, from [`Request::Fork`].
 pub fn perform(state: &mut State, request: Request) -> Reply {
+    match request {
+        Request::Several { requests } => several(state, &requests),
+        request => perform_one(state, request),
+    }
+}
+
+fn several(state: &mut State, requests: &[Vec<u8>]) -> Reply {
+    let mut one = |bytes: &Vec<u8>| {
+        let reply = match wire::whole(bytes) {
+            Ok(request) if stands_alone(&request) => Reply::Rejected {
+                reason: "not among several requests".into(),
+            },
+            Ok(request) => perform_one(state, request),
+            Err(garbled) => Reply::Rejected {
+                reason: garbled.to_string(),
+            },
+        };
+        wire::part(&reply)
+    };
+    match requests.iter().map(&mut one).collect() {
+        Ok(replies) => Reply::Done(Value::Replies(replies)),
+        Err(error) => Reply::Rejected {
+            reason: error.to_string(),
+        },
+    }
+}
+
+/// Whether who answers after it may be another process, or nobody.
+const fn stands_alone(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Several { .. }
+            | Request::Fork
+            | Request::Exit { .. }
+            | Request::SwitchTo { .. }
+            | Request::Crash(_)
+    )
+}
+
+fn perform_one(state: &mut State, request: Request) -> Reply {
     match execute(state, request) {
         Ok(value) => Reply::Done(value),
         Err(Refusal::Errno(Errno(errno))) => Reply::Errno(errno),
@@ -179,5 +219,42 @@ fn carry_out(state: &mut State, request: Request) -> Outcome {
         Request::KernelLog => kmsg::read_all(),
         Request::StartCoverage => state.coverage.start(&state.lineage, &mut state.own),
         Request::Crash(how) => process::crash(&state.lineage, how),
+        // Its requests come here one by one.
+        Request::Several { .. } => Err(Refusal::Rejected("several requests in one".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_requests_are_answered_each_and_in_order() {
+        let missing = Request::ReadFile {
+            path: "/nonexistent".into(),
+        };
+        let there = Request::ReadFile {
+            path: "/proc/sys/kernel/ostype".into(),
+        };
+        let nested = Request::Several {
+            requests: Vec::new(),
+        };
+        let mut requests: Vec<Vec<u8>> = [&missing, &Request::Fork, &nested, &there]
+            .map(|request| wire::part(request).expect("plain data"))
+            .into();
+        requests.push(vec![0xff]);
+        let reply = perform(&mut State::unguarded(), Request::Several { requests });
+        let Reply::Done(Value::Replies(replies)) = reply else {
+            panic!("{reply:?}");
+        };
+        let replies = replies
+            .iter()
+            .map(|bytes| wire::whole(bytes).expect("a reply"));
+        let replies: Vec<Reply> = replies.collect();
+        let rejected = |reply: &Reply| matches!(reply, Reply::Rejected { .. });
+        assert_eq!(replies.len(), 5);
+        assert_eq!(replies[0], Reply::Errno(libc::ENOENT));
+        assert!(rejected(&replies[1]) && rejected(&replies[2]) && rejected(&replies[4]));
+        assert_eq!(replies[3], Reply::Done(Value::Bytes(b"Linux\n".to_vec())));
     }
 }

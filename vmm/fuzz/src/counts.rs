@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use addr::Gva;
 use contract::{FileContract, RangeContract, When};
-use guest_kernel::KernelFacts;
+use guest_kernel::{KernelFacts, KernelView, VmaView};
 use harness::{Guest, GuestSnapshot, HarnessError, Mapping, MappingSpec};
 use wire::OpenMode;
 
@@ -35,24 +35,35 @@ pub(crate) fn of(
     Ok(counts)
 }
 
-/// Opens and maps a file that a case has had open, when all is closed: whoever went must
+/// Opens and maps files that a case has had open, when all is closed: whoever went must
 /// not be counted any more.
 pub(crate) fn again(
     guest: &mut Guest,
     facts: &KernelFacts,
-    file: &Arc<FileContract>,
-    count: Count,
+    files: &[(&Arc<FileContract>, Count)],
 ) -> Result<Option<Verdict>, HarnessError> {
-    let Some((_, mapping)) = mapped(guest, file)? else {
+    let mut there = Vec::new();
+    for (file, count) in files {
+        if let Some((_, mapping)) = mapped(guest, file)? {
+            there.push((mapping.gva, *count));
+        }
+    }
+    if there.is_empty() {
         return Ok(None);
-    };
-    let wanted = count.alone.wrapping_add(1).wrapping_add(count.each_open);
-    let found = counted(guest, facts, mapping.gva)?;
-    Ok((found != Some(wanted)).then(|| {
-        let found = found.map_or("none".to_owned(), |found| format!("{found} references"));
-        let expected = format!("{wanted} references by one mapping, all else closed");
-        Verdict::rule("reference count", expected, found)
-    }))
+    }
+    let view = guest.kernel(facts)?;
+    let task = view.current()?;
+    for (gva, count) in there {
+        let wanted = count.alone.wrapping_add(1).wrapping_add(count.each_open);
+        let vma = view.vma_of(&task, gva)?;
+        let found = vma.and_then(|vma| read_count(&view, &vma));
+        if found != Some(wanted) {
+            let found = found.map_or("none".to_owned(), |found| format!("{found} references"));
+            let expected = format!("{wanted} references by one mapping, all else closed");
+            return Ok(Some(Verdict::rule("reference count", expected, found)));
+        }
+    }
+    Ok(None)
 }
 
 /// The whole of a file, mapped; `None` where that is refused, which other rules find.
@@ -101,11 +112,12 @@ fn count(
 
 fn counted(guest: &Guest, facts: &KernelFacts, gva: Gva) -> Result<Option<u32>, HarnessError> {
     let view = guest.kernel(facts)?;
-    let Some(vma) = view.vma_at(gva)? else {
-        return Ok(None);
-    };
+    Ok(view.vma_at(gva)?.and_then(|vma| read_count(&view, &vma)))
+}
+
+fn read_count(view: &KernelView<'_>, vma: &VmaView) -> Option<u32> {
     let mut word = [0; 4];
     // A driver that is wrong may have put anything there.
     let read = view.read(Gva::new(vma.private_data), &mut word);
-    Ok(read.is_ok().then(|| u32::from_le_bytes(word)))
+    read.is_ok().then(|| u32::from_le_bytes(word))
 }

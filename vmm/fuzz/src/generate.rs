@@ -8,6 +8,7 @@ use wire::{Advice, OpenMode, Prot, Sharing};
 use crate::case::{Case, MOST_OPERATIONS};
 use crate::dice::Dice;
 use crate::dictionary;
+use crate::habits;
 use crate::world::{Rehearsal, World};
 
 /// Pages that are taken and not used.
@@ -73,7 +74,8 @@ pub fn beginnings(world: &World) -> Vec<Case> {
             operations: operations.collect(),
         })
     };
-    alone.chain(crowd).map(sense).collect()
+    let all = alone.chain(crowd).map(sense);
+    all.chain(habits::cases(world)).collect()
 }
 
 /// Whether a file has so many pages that to look at them takes most of a case's time.

@@ -3,7 +3,8 @@
 use addr::PAGE_SIZE;
 use guest_kernel::KernelFacts;
 use harness::model::{Call, Handle, Model, Operation, Process, Wrong};
-use harness::{Guest, HarnessError};
+use harness::{Guest, HarnessError, Refusal};
+use wire::{Reply, Request, Value};
 
 use crate::areas::Inside;
 use crate::case::Case;
@@ -11,6 +12,7 @@ use crate::counts;
 use crate::verdict::Verdict;
 use crate::world::World;
 
+const MODULES: &str = "/proc/modules";
 /// Flags by which areas of drivers, and few of the kernel's own, are told from others.
 const SPECIAL: [&str; 3] = ["IO", "PFNMAP", "MIXEDMAP"];
 
@@ -26,12 +28,17 @@ pub(crate) struct Leavings {
 impl Leavings {
     /// What there is now.
     pub(crate) fn of(guest: &mut Guest, facts: &KernelFacts) -> Result<Self, HarnessError> {
-        let list = guest.read_file("/proc/modules")?;
+        let list = guest.read_file(MODULES)?;
         let list = list.map_err(|refusal| HarnessError::Refused {
-            operation: "reading /proc/modules".into(),
+            operation: format!("reading {MODULES}"),
             refusal,
         })?;
-        let list = String::from_utf8_lossy(&list).into_owned();
+        Self::with(guest, facts, &list)
+    }
+
+    /// What there is now, where `list` is what `/proc/modules` holds.
+    fn with(guest: &Guest, facts: &KernelFacts, list: &[u8]) -> Result<Self, HarnessError> {
+        let list = String::from_utf8_lossy(list);
         let module = |line: &str| {
             let mut words = line.split_ascii_whitespace();
             Some((words.next()?.to_owned(), words.nth(1)?.to_owned()))
@@ -78,27 +85,25 @@ pub(crate) fn look(
     if let Some(verdict) = end_children(guest, model)? {
         return Ok(Some(verdict));
     }
-    if let Some(verdict) = undo(guest, case, model)? {
-        return Ok(Some(verdict));
-    }
+    let modules = match undo(guest, case, model)? {
+        Ok(modules) => modules,
+        Err(verdict) => return Ok(Some(verdict)),
+    };
     // Nothing of any driver may be mapped.
     let nothing = world.model(guest.current_pid());
     if let Some(mismatch) = guest.witness_all(&nothing)?.mismatch {
         return Ok(Some(Verdict::of(Wrong::Page(Box::new(mismatch)))));
     }
-    if let Some(verdict) = before.verdict(&Leavings::of(guest, facts)?) {
+    if let Some(verdict) = before.verdict(&Leavings::with(guest, facts, &modules)?) {
         return Ok(Some(verdict));
     }
-    for (file, count) in &inside.counts {
-        let opens = |operation: &Operation| matches!(operation.call, Call::Open { file: opened, .. } if opened == *file);
-        if let Some(file) = world.files.get(*file)
-            && case.operations.iter().any(opens)
-            && let Some(verdict) = counts::again(guest, facts, file, *count)?
-        {
-            return Ok(Some(verdict));
-        }
-    }
-    Ok(None)
+    let opened = |number: usize| {
+        let opens = |operation: &Operation| matches!(operation.call, Call::Open { file, .. } if file == number);
+        case.operations.iter().any(opens)
+    };
+    let counted = inside.counts.iter().filter(|(file, _)| opened(**file));
+    let counted = counted.filter_map(|(file, count)| Some((world.files.get(*file)?, *count)));
+    counts::again(guest, facts, &counted.collect::<Vec<_>>())
 }
 
 fn end_children(guest: &mut Guest, model: &mut Model) -> Result<Option<Verdict>, HarnessError> {
@@ -116,18 +121,20 @@ fn end_children(guest: &mut Guest, model: &mut Model) -> Result<Option<Verdict>,
     Ok(None)
 }
 
-/// Unmaps and closes what the first process has.
-fn undo(guest: &mut Guest, case: &Case, model: &Model) -> Result<Option<Verdict>, HarnessError> {
-    let refused = |what: &str, refusal: harness::Refusal| {
-        let expected = format!("{what} succeeds");
-        Ok(Some(Verdict::rule("answer", expected, refusal.to_string())))
-    };
+/// Unmaps and closes what the first process has, all at once. Gives the list of modules
+/// after that, or what is wrong.
+fn undo(
+    guest: &mut Guest,
+    case: &Case,
+    model: &Model,
+) -> Result<Result<Vec<u8>, Verdict>, HarnessError> {
+    let mut requests = Vec::new();
     let areas = model.space(Process::FIRST).into_iter();
     for (gva, area) in areas.flat_map(harness::model::Space::areas) {
-        let len_bytes = area.npages.saturating_mul(PAGE_SIZE);
-        if let Err(refusal) = guest.munmap(gva, len_bytes)? {
-            return refused("munmap of an area", refusal);
-        }
+        requests.push(Request::Unmap {
+            address: gva.raw(),
+            len_bytes: area.npages.saturating_mul(PAGE_SIZE),
+        });
     }
     let mut handles: Vec<Handle> = Vec::new();
     for operation in &case.operations {
@@ -137,13 +144,38 @@ fn undo(guest: &mut Guest, case: &Case, model: &Model) -> Result<Option<Verdict>
             handles.push(handle);
         }
     }
-    let open = handles
-        .into_iter()
-        .filter_map(|it| model.fd(Process::FIRST, it));
-    for fd in open {
-        if let Err(refusal) = guest.close(fd)? {
-            return refused("close", refusal);
+    let open = handles.into_iter();
+    let open = open.filter_map(|it| model.fd(Process::FIRST, it));
+    requests.extend(open.map(|fd| Request::Close { fd }));
+    requests.push(Request::ReadFile {
+        path: MODULES.into(),
+    });
+    let mut modules = Vec::new();
+    let replies = guest.several(&requests)?;
+    for (request, reply) in requests.iter().zip(replies) {
+        match (request, reply) {
+            (_, Reply::Done(Value::Unit)) => {}
+            (Request::ReadFile { .. }, Reply::Done(Value::Bytes(bytes))) => modules = bytes,
+            (request, Reply::Errno(errno)) => {
+                let refusal = Refusal::Errno(errno).to_string();
+                let expected = format!("{} succeeds", what(request));
+                return Ok(Err(Verdict::rule("answer", expected, refusal)));
+            }
+            (request, reply) => {
+                return Err(HarnessError::Mismatched {
+                    request: what(request).into(),
+                    reply: Box::new(reply),
+                });
+            }
         }
     }
-    Ok(None)
+    Ok(Ok(modules))
+}
+
+const fn what(request: &Request) -> &'static str {
+    match request {
+        Request::Unmap { .. } => "munmap of an area",
+        Request::Close { .. } => "close",
+        _ => "reading the list of modules",
+    }
 }

@@ -10,6 +10,7 @@
 mod areas;
 mod case;
 mod cores;
+mod costs;
 mod counts;
 mod dice;
 mod dictionary;
@@ -21,6 +22,7 @@ mod files;
 mod finding;
 mod folder;
 mod generate;
+mod habits;
 mod leavings;
 mod minimise;
 mod mutate;
@@ -30,10 +32,12 @@ mod progress;
 mod shared;
 mod subject;
 mod verdict;
+mod words;
 mod world;
 
 pub use case::{Case, CaseError, MOST_OPERATIONS};
 pub use cores::{LoadError, Peers, fuzz_on};
+pub use costs::{Costs, costs};
 pub use edges::Edges;
 pub use engine::{Guidance, Options, fuzz};
 pub use error::FuzzError;

@@ -13,6 +13,7 @@ use harness::own_driver;
 use harness::signals::{Signal, signals};
 use harness::{CodeMap, Coverage, Driver, Guest, GuestSnapshot, HarnessError};
 use monitor::Offer;
+use wire::Request;
 
 use crate::areas::{self, Inside};
 use crate::case::Case;
@@ -89,8 +90,8 @@ pub struct Times {
 }
 
 impl Times {
-    /// Adds those of another core.
-    pub(crate) fn add(&mut self, other: &Self) {
+    /// Adds what another core or another stretch of time took.
+    pub fn add(&mut self, other: &Self) {
         self.reset += other.reset;
         self.guest += other.guest;
         self.evidence += other.evidence;
@@ -115,6 +116,8 @@ pub struct Subject {
     module: String,
     /// Where its code lies, if the guest's kernel tells what of it ran.
     code: Option<CodeMap>,
+    /// Cases that were gone through, while they are written down.
+    noted: Option<Vec<Case>>,
 }
 
 impl Subject {
@@ -166,6 +169,7 @@ impl Subject {
             times: Times::default(),
             module: module_name(driver),
             code: None,
+            noted: None,
         };
         if is_own {
             let world = &subject.world;
@@ -232,11 +236,43 @@ impl Subject {
         std::mem::take(&mut self.times)
     }
 
+    /// From here on cases are written down.
+    pub fn note_cases(&mut self) {
+        self.noted = Some(Vec::new());
+    }
+
+    /// The cases since [`Subject::note_cases`], which ends with this.
+    pub fn take_noted(&mut self) -> Vec<Case> {
+        self.noted.take().unwrap_or_default()
+    }
+
+    /// How long the operations of a case take with no stop of the guest but where they go
+    /// from one process to another, and without a reset.
+    pub(crate) fn bare(&mut self, case: &Case) -> Result<Duration, HarnessError> {
+        self.guest.start_transcript();
+        let ran = self.run(case, Pace::Never);
+        let transcript = self.guest.take_transcript();
+        ran?;
+        self.guest.reset(&self.snapshot)?;
+        let start = Instant::now();
+        // The same requests from the same state: they come to the same.
+        for together in transcript.chunk_by(|a, b| !stands_alone(a) && !stands_alone(b)) {
+            match together {
+                [one] => drop(self.guest.request(one)?),
+                all => drop(self.guest.several(all)?),
+            }
+        }
+        Ok(start.elapsed())
+    }
+
     /// Goes through a case from the start, up to the first thing that is wrong.
     ///
     /// # Errors
     /// [`HarnessError`] for what is not the driver's doing.
     pub fn run(&mut self, case: &Case, pace: Pace) -> Result<Ran, HarnessError> {
+        if let Some(noted) = &mut self.noted {
+            noted.push(case.clone());
+        }
         let start = Instant::now();
         self.guest.reset(&self.snapshot)?;
         self.times.reset += start.elapsed();
@@ -462,6 +498,14 @@ fn module_name(driver: &Driver) -> String {
     let path = driver.modules.last().map_or("", |module| &module.path);
     let name = Path::new(path).file_stem().unwrap_or_default();
     name.to_string_lossy().replace('-', "_")
+}
+
+/// Whether another process, or none, may answer after it.
+const fn stands_alone(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Fork | Request::Exit { .. } | Request::SwitchTo { .. }
+    )
 }
 
 fn is_small(file: &FileContract) -> bool {

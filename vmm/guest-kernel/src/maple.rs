@@ -108,3 +108,73 @@ pub(crate) fn lookup<M: KernelMemory>(
         steps: MOST_LEVELS,
     })
 }
+/// All entries of the tree with this `ma_root`, in the order of their indices, at most
+/// `most`.
+pub(crate) fn entries<M: KernelMemory>(
+    memory: &M,
+    layout: &MapleLayout,
+    root: u64,
+    most: usize,
+) -> Result<Vec<u64>, ViewError> {
+    let mut all = Vec::new();
+    if !is_node(root) {
+        all.extend((root != 0).then_some(root));
+        return Ok(all);
+    }
+    // Those that are to come, the next one last, each with its height and last index.
+    let mut left = vec![(root, 0, u64::MAX)];
+    let mut steps = 0;
+    while let Some((node, height, last)) = left.pop() {
+        steps += 1;
+        if height >= MOST_LEVELS || steps > most || all.len() > most {
+            return Err(ViewError::Endless {
+                what: "a maple tree",
+                steps,
+            });
+        }
+        let pieces = layout.pieces(node)?;
+        let slots = slots(memory, &pieces, node & !NOT_ADDRESS, last)?;
+        if pieces.is_leaf {
+            all.extend(
+                slots
+                    .into_iter()
+                    .map(|(entry, _)| entry)
+                    .filter(|it| *it != 0),
+            );
+        } else {
+            let below = slots.into_iter().rev();
+            left.extend(below.map(|(node, last)| (node, height + 1, last)));
+        }
+    }
+    Ok(all)
+}
+
+/// The slots in use of a node whose indices end with `end`, each with its last index.
+fn slots<M: KernelMemory>(
+    memory: &M,
+    pieces: &Pieces,
+    base: u64,
+    end: u64,
+) -> Result<Vec<(u64, u64)>, ViewError> {
+    let mut slots = Vec::new();
+    for at in 0.. {
+        let Some(slot) = pieces.slots.element(at) else {
+            break;
+        };
+        let pivot = match pieces.pivots.element(at) {
+            Some(pivot) => memory.field("a pivot of a maple tree", base, pivot)?,
+            None => 0,
+        };
+        // Pivots that a node does not use are 0: the slot is the last one.
+        let last = match pivot {
+            0 if at > 0 || pieces.pivots.element(at).is_none() => end,
+            pivot => pivot.min(end),
+        };
+        let entry = memory.field("a slot of a maple tree", base, slot)?;
+        slots.push((entry, last));
+        if last == end {
+            break;
+        }
+    }
+    Ok(slots)
+}

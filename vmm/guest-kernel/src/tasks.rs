@@ -34,12 +34,12 @@ pub struct TaskView {
     maple_root: u64,
 }
 
-/// The processes with an address space, in the order of the kernel's list, as far as
-/// `wanted` lets through; the first is given.
+/// The first process with an address space, in the order of the kernel's list, of which
+/// `wanted` says so, by its `task_struct` and its `mm_struct`.
 pub(crate) fn find<M: KernelMemory>(
     memory: &M,
     facts: &KernelFacts,
-    wanted: impl Fn(&TaskView) -> bool,
+    wanted: impl Fn(u64, u64) -> Result<bool, ViewError>,
 ) -> Result<Option<TaskView>, ViewError> {
     let layout = &facts.layout.task;
     let head = facts.symbols.init_task;
@@ -50,10 +50,10 @@ pub(crate) fn find<M: KernelMemory>(
         if task == head {
             return Ok(None);
         }
-        if let Some(view) = view(memory, facts, task)?
-            && wanted(&view)
-        {
-            return Ok(Some(view));
+        // 0 for a thread of the kernel and for a process that has let go of its memory.
+        let mm = memory.field("task_struct.mm", task, layout.mm)?;
+        if mm != 0 && wanted(task, mm)? {
+            return view(memory, facts, task, mm).map(Some);
         }
     }
     Err(ViewError::Endless {
@@ -62,17 +62,13 @@ pub(crate) fn find<M: KernelMemory>(
     })
 }
 
-/// `None` for a thread of the kernel and for a process that has let go of its memory.
 fn view<M: KernelMemory>(
     memory: &M,
     facts: &KernelFacts,
     task: u64,
-) -> Result<Option<TaskView>, ViewError> {
+    mm: u64,
+) -> Result<TaskView, ViewError> {
     let (of_task, of_mm) = (&facts.layout.task, &facts.layout.mm);
-    let mm = memory.field("task_struct.mm", task, of_task.mm)?;
-    if mm == 0 {
-        return Ok(None);
-    }
     let pid = memory.field("task_struct.tgid", task, of_task.tgid)?;
     let mut name = Vec::new();
     for at in 0..of_task.comm.len().min(64) {
@@ -84,7 +80,7 @@ fn view<M: KernelMemory>(
             Ok(byte) => name.push(byte),
         }
     }
-    Ok(Some(TaskView {
+    Ok(TaskView {
         at: Gva::new(task),
         pid: i32::try_from(pid).map_err(|_| ViewError::Nonsense {
             what: "task_struct.tgid",
@@ -95,7 +91,20 @@ fn view<M: KernelMemory>(
         pgd: Gva::new(memory.field("mm_struct.pgd", mm, of_mm.pgd)?),
         map_count: memory.field("mm_struct.map_count", mm, of_mm.map_count)?,
         maple_root: memory.field("mm_struct.mm_mt", mm, of_mm.maple_root)?,
-    }))
+    })
+}
+
+/// The process with this number.
+pub(crate) fn by_pid<M: KernelMemory>(
+    memory: &M,
+    facts: &KernelFacts,
+    pid: i32,
+) -> Result<Option<TaskView>, ViewError> {
+    let field = facts.layout.task.tgid;
+    find(memory, facts, |task, _| {
+        let found = memory.field("task_struct.tgid", task, field)?;
+        Ok(i32::try_from(found) == Ok(pid))
+    })
 }
 
 /// The process whose tables CR3 names.
@@ -106,7 +115,11 @@ pub(crate) fn of_root<M: KernelMemory>(
     translate: impl Fn(Gva) -> Option<Gpa>,
 ) -> Result<TaskView, ViewError> {
     let root = cr3 & ROOT_MASK;
-    let owns = |task: &TaskView| translate(task.pgd) == Some(Gpa::new(root));
+    let field = facts.layout.mm.pgd;
+    let owns = |_, mm| {
+        let pgd = memory.field("mm_struct.pgd", mm, field)?;
+        Ok(translate(Gva::new(pgd)) == Some(Gpa::new(root)))
+    };
     find(memory, facts, owns)?.ok_or(ViewError::NoOwner { root })
 }
 
@@ -130,23 +143,11 @@ pub(crate) fn vmas<M: KernelMemory>(
     facts: &KernelFacts,
     task: &TaskView,
 ) -> Result<Vec<VmaView>, ViewError> {
-    let mut all = Vec::new();
-    let mut index = 0;
     // Areas and the gaps between them.
-    for _ in 0..2 * MOST_AREAS {
-        let found = maple::lookup(memory, &facts.layout.maple, task.maple_root, index)?;
-        if found.entry != 0 {
-            all.push(own_vma(memory, facts, task, found.entry)?);
-        }
-        match found.last.checked_add(1) {
-            Some(next) => index = next,
-            None => return Ok(all),
-        }
-    }
-    Err(ViewError::Endless {
-        what: "a process's areas",
-        steps: 2 * MOST_AREAS,
-    })
+    let most = 2 * MOST_AREAS;
+    let entries = maple::entries(memory, &facts.layout.maple, task.maple_root, most)?;
+    let vma = |at| own_vma(memory, facts, task, at);
+    entries.into_iter().map(vma).collect()
 }
 
 /// An area, which must say itself that it is one of this process.

@@ -207,7 +207,7 @@ fn an_area_of_another_process_is_refused() {
     processes(&mut memory, root);
     let facts = facts();
     memory.set(0x8000, facts.layout.vma.mm, 0xdead);
-    let task = tasks::find(&memory, &facts, |task| task.pid == 42).expect("read");
+    let task = tasks::by_pid(&memory, &facts, 42).expect("read");
     let error = tasks::vmas(&memory, &facts, &task.expect("found")).expect_err("foreign");
     assert!(
         matches!(error, ViewError::Nonsense { value: 0xdead, .. }),
@@ -221,7 +221,7 @@ fn a_list_of_processes_that_loops_ends_in_an_error() {
     processes(&mut memory, 0);
     let next = facts().layout.task.next;
     memory.set(AGENT, next, AGENT + next.offset);
-    let error = tasks::find(&memory, &facts(), |_| false).expect_err("no end");
+    let error = tasks::find(&memory, &facts(), |_, _| Ok(false)).expect_err("no end");
     assert!(matches!(error, ViewError::Endless { .. }), "{error}");
 }
 
@@ -304,7 +304,7 @@ proptest! {
         }
         let _ = PageView::read(&memory, &facts, seed, Gfn::new(root));
         processes(&mut memory, root & !0xff | ARANGE << 3 | 2);
-        let task = tasks::find(&memory, &facts, |task| task.pid == 42);
+        let task = tasks::by_pid(&memory, &facts, 42);
         if let Ok(Some(task)) = task {
             let _ = tasks::vma_at(&memory, &facts, &task, Gva::new(seed));
         }

@@ -44,7 +44,7 @@ pub fn kernel_memory(memory: &[u8], place: u64) {
     }
     let translate = |gva: Gva| Some(Gpa::new(gva.raw()));
     let _ = tasks::of_root(&memory, &facts, place, translate);
-    let Ok(Some(task)) = tasks::find(&memory, &facts, |_| true) else {
+    let Ok(Some(task)) = tasks::find(&memory, &facts, |_, _| Ok(true)) else {
         return;
     };
     let _ = tasks::vma_at(&memory, &facts, &task, Gva::new(place));

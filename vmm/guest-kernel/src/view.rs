@@ -5,7 +5,7 @@ use std::ops::Range;
 use addr::{Gfn, Gpa, Gva};
 use btf::Field;
 use monitor::Vm;
-use witness::guest_walk::{FrozenTables, TablesError, Walked};
+use witness::guest_walk::{FrozenTables, Walked};
 
 use crate::error::ViewError;
 use crate::facts::KernelFacts;
@@ -41,9 +41,9 @@ impl<'g> KernelView<'g> {
     /// [`ViewError`] when the guest's tables do not map its kernel's variables; `facts`
     /// of another kernel end so, too.
     pub fn of(vm: &'g Vm, facts: &'g KernelFacts) -> Result<Self, ViewError> {
-        let cr3 = vm.paging_regs().map_err(TablesError::from)?.cr3;
         let tables = FrozenTables::of(vm)?;
-        let memory = FrozenMemory { vm, tables };
+        let cr3 = tables.cr3();
+        let memory = FrozenMemory::new(vm, tables);
         let variable = |what, at| memory.field(what, at, Field::word(0));
         let bases = Bases {
             direct_map: variable("page_offset_base", facts.symbols.page_offset_base)?,
@@ -90,7 +90,7 @@ impl<'g> KernelView<'g> {
     /// # Errors
     /// [`ViewError::NoProcess`] when there is none.
     pub fn process(&self, pid: i32) -> Result<TaskView, ViewError> {
-        let found = tasks::find(&self.memory, self.facts, |task| task.pid == pid)?;
+        let found = tasks::by_pid(&self.memory, self.facts, pid)?;
         found.ok_or(ViewError::NoProcess { pid })
     }
 

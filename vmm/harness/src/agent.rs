@@ -15,9 +15,46 @@ impl Guest {
     /// # Errors
     /// [`HarnessError`] when the guest ends, or its agent cannot be understood.
     pub fn request(&mut self, request: &Request) -> Result<Reply, HarnessError> {
+        if let Some(transcript) = self.transcript_mut() {
+            transcript.push(request.clone());
+        }
         self.vm_mut().write(MESSAGE_AREA, &wire::encode(request)?)?;
         self.vm_mut().run_to_doorbell()?;
         self.answered()
+    }
+
+    /// Sends several requests, which are carried out one after the other without a stop,
+    /// whatever comes of each. Gives the reply to each.
+    ///
+    /// # Errors
+    /// As [`Guest::request`]; also for requests that are not to be among others
+    /// ([`Request::Several`]).
+    pub fn several(&mut self, requests: &[Request]) -> Result<Vec<Reply>, HarnessError> {
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let parts = requests.iter().map(wire::part);
+        let request = Request::Several {
+            requests: parts.collect::<Result<_, _>>()?,
+        };
+        let name = || format!("{} requests at once", requests.len());
+        let replies = match self.request(&request)? {
+            Reply::Done(Value::Replies(replies)) if replies.len() == requests.len() => replies,
+            Reply::Rejected { reason } => {
+                return Err(HarnessError::Rejected {
+                    request: name(),
+                    reason,
+                });
+            }
+            reply => {
+                return Err(HarnessError::Mismatched {
+                    request: name(),
+                    reply: Box::new(reply),
+                });
+            }
+        };
+        let replies = replies.iter().map(|bytes| wire::whole(bytes));
+        Ok(replies.collect::<Result<_, _>>()?)
     }
 
     /// Takes the answer of the agent, which has just rung.

@@ -3,7 +3,7 @@
 use guest_images::initramfs;
 use guest_kernel::{KernelFacts, KernelView, ViewError};
 use monitor::{Buffer, Saved, Vm, VmConfig, Window};
-use wire::{Fd, Reply};
+use wire::{Fd, Reply, Request};
 use witness::Plan;
 use witness::host_frame::{FrameError, Pagemap};
 use witness::stamp::Stamps;
@@ -34,6 +34,7 @@ pub struct Guest {
     stops_at_first: bool,
     started: Started,
     recording: Option<Recording>,
+    transcript: Option<Vec<Request>>,
 }
 
 impl Guest {
@@ -121,6 +122,7 @@ impl Guest {
             stops_at_first: false,
             started: Started::Boot,
             recording: None,
+            transcript: None,
         };
         let answer = guest.read_answer()?;
         guest.current_pid = answer.pid;
@@ -197,6 +199,20 @@ impl Guest {
     /// Where the guest's kernel notes what ran, once it does.
     pub(crate) fn recording(&self) -> Option<&Recording> {
         self.recording.as_ref()
+    }
+
+    /// From here on requests are written down.
+    pub fn start_transcript(&mut self) {
+        self.transcript = Some(Vec::new());
+    }
+
+    /// The requests since [`Guest::start_transcript`], which ends with this.
+    pub fn take_transcript(&mut self) -> Vec<Request> {
+        self.transcript.take().unwrap_or_default()
+    }
+
+    pub(crate) fn transcript_mut(&mut self) -> Option<&mut Vec<Request>> {
+        self.transcript.as_mut()
     }
 
     pub(crate) fn set_recording(&mut self, recording: Recording) {

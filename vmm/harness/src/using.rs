@@ -1,16 +1,46 @@
 //! Uses a mapping through the guest's own loads and stores.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use addr::{Gva, PAGE_SIZE};
-use wire::{MAX_WORDS, Sharing};
+use wire::{MAX_WORDS, Reply, Request, Sharing, Value};
 use witness::DevicePage;
 use witness::stamp::{IDENTITY, LAST, Loaded, SLOT, Seen};
 
 use crate::error::HarnessError;
 use crate::guest::Guest;
 use crate::mapping::Mapping;
+
+/// Mappings that are used together at most: what is said of them fits a message.
+const MOST_TOGETHER: usize = 16;
+/// Words of one of them.
+const MOST_WORDS: u32 = 512;
+const _: () = assert!(2 * MOST_TOGETHER * MOST_WORDS as usize <= MAX_WORDS as usize);
+
+/// What was loaded from each page of a mapping, or what the guest got instead.
+type LoadedPages = Vec<Result<Loaded, String>>;
+
+/// What is to be stored to the pages of a mapping.
+struct Stores {
+    /// The mapping's place among others.
+    index: usize,
+    address: Gva,
+    words: Vec<u64>,
+}
+
+impl Stores {
+    fn request(&self) -> Request {
+        Request::Store {
+            address: self.address.raw(),
+            stride_bytes: PAGE_SIZE,
+            words: self.words.clone(),
+        }
+    }
+}
+
+/// Where what was stored to a page arrived, or what the guest got instead.
+type Stored = Result<Vec<DevicePage>, String>;
 
 /// What is said of an address that no mapping can have.
 pub(crate) const PAST_THE_END: &str = "an address past 2^64";
@@ -21,8 +51,7 @@ impl Guest {
     pub(crate) fn use_all(&mut self, mapping: &Mapping) -> Result<Vec<Seen>, HarnessError> {
         let identity = self.load_each(mapping, IDENTITY)?;
         let last = self.load_each(mapping, LAST)?;
-        // What is stored to a private mapping is not the device's to keep.
-        let stored = if mapping.spec.prot.write && mapping.spec.sharing == Sharing::Shared {
+        let stored = if is_stored_to(mapping) {
             Some(self.store_each(mapping)?)
         } else {
             None
@@ -36,6 +65,180 @@ impl Guest {
                 stored: stored.as_mut().and_then(Iterator::next),
             })
             .collect())
+    }
+
+    /// As [`Guest::use_all`], of several mappings, with fewer stops: all loads at once, and
+    /// then at once the stores of those which show no page twice.
+    pub(crate) fn use_several(
+        &mut self,
+        mappings: &[Mapping],
+    ) -> Result<Vec<Vec<Seen>>, HarnessError> {
+        let mut groups = self.apart(mappings).into_iter();
+        let first = self.stores(mappings, &groups.next().unwrap_or_default());
+        let mut requests: Vec<Request> = first.iter().map(Stores::request).collect();
+        let mut loaded = Vec::new();
+        let mut replies = Vec::new();
+        let mut left = mappings.len();
+        for together in mappings.chunks(MOST_TOGETHER) {
+            left -= together.len();
+            // The first stores go along with the last loads.
+            let along = if left == 0 {
+                std::mem::take(&mut requests)
+            } else {
+                Vec::new()
+            };
+            let (words, rest) = self.load_several(together, along)?;
+            loaded.extend(words);
+            replies = rest;
+        }
+        let mut stored: Vec<Option<Vec<Stored>>> = vec![None; mappings.len()];
+        let mut note = |outcomes: Vec<(usize, Vec<Stored>)>| {
+            for (index, outcome) in outcomes {
+                if let Some(stored) = stored.get_mut(index) {
+                    *stored = Some(outcome);
+                }
+            }
+        };
+        note(self.stored_several(mappings, &first, replies)?);
+        for group in groups {
+            let stores = self.stores(mappings, &group);
+            let requests: Vec<_> = stores.iter().map(Stores::request).collect();
+            let replies = self.several(&requests)?;
+            note(self.stored_several(mappings, &stores, replies)?);
+        }
+        let seen = loaded.into_iter().zip(stored).map(|(loaded, stored)| {
+            let mut stored = stored.map(Vec::into_iter);
+            let seen = |loaded| Seen {
+                loaded,
+                stored: stored.as_mut().and_then(Iterator::next),
+            };
+            loaded.into_iter().map(seen).collect()
+        });
+        Ok(seen.collect())
+    }
+
+    /// What the guest loads from each page of each mapping, and its replies to what it is
+    /// asked `along` with that.
+    fn load_several(
+        &mut self,
+        mappings: &[Mapping],
+        along: Vec<Request>,
+    ) -> Result<(Vec<LoadedPages>, Vec<Reply>), HarnessError> {
+        let mut requests = Vec::new();
+        for mapping in mappings {
+            for offset in [IDENTITY, LAST] {
+                requests.push(load_request(mapping, offset));
+            }
+        }
+        let mut asked: Vec<Request> = requests.iter().flatten().cloned().collect();
+        let nloads = asked.len();
+        asked.extend(along);
+        let mut replies = self.several(&asked)?;
+        let rest = replies.split_off(nloads.min(replies.len()));
+        let mut replies = replies.into_iter();
+        let mut replies = requests
+            .iter()
+            .map(|request| request.as_ref().and_then(|_| replies.next()))
+            .collect::<Vec<_>>()
+            .into_iter();
+        let mut all = Vec::new();
+        for mapping in mappings {
+            let mut words = Vec::new();
+            for offset in [IDENTITY, LAST] {
+                words.push(match replies.next().flatten() {
+                    Some(Reply::Done(Value::Words(words)))
+                        if words.len() as u64 == mapping.spec.npages =>
+                    {
+                        words.into_iter().map(Ok).collect()
+                    }
+                    // Which page it was is found out by itself.
+                    _ => self.load_each(mapping, offset)?,
+                });
+            }
+            let (last, identity) = (words.pop(), words.pop());
+            let pairs = identity
+                .into_iter()
+                .flatten()
+                .zip(last.into_iter().flatten());
+            let loaded = pairs.map(|(identity, last)| {
+                Ok(Loaded {
+                    identity: identity?,
+                    last: last?,
+                })
+            });
+            all.push(loaded.collect());
+        }
+        Ok((all, rest))
+    }
+
+    /// Groups of those mappings, by their places, to which is stored; in a group none
+    /// shows a page that another one shows.
+    fn apart(&self, mappings: &[Mapping]) -> Vec<Vec<usize>> {
+        let mut groups: Vec<(BTreeSet<DevicePage>, Vec<usize>)> = Vec::new();
+        for (index, mapping) in mappings.iter().enumerate() {
+            if !is_stored_to(mapping) {
+                continue;
+            }
+            if mapping.spec.npages > u64::from(MOST_WORDS) {
+                groups.push((BTreeSet::new(), vec![index]));
+                continue;
+            }
+            let labels = (0..mapping.spec.npages).map(|page| self.labelled(mapping, page));
+            let pages: BTreeSet<DevicePage> = labels.collect();
+            let is_free = |group: &&mut (BTreeSet<DevicePage>, Vec<usize>)| {
+                group.1.len() < MOST_TOGETHER && group.0.is_disjoint(&pages)
+            };
+            match groups.iter_mut().find(is_free) {
+                Some(group) => {
+                    group.0.extend(pages);
+                    group.1.push(index);
+                }
+                None => groups.push((pages, vec![index])),
+            }
+        }
+        groups.into_iter().map(|(_, group)| group).collect()
+    }
+
+    /// What is to be stored to the mappings at these places.
+    fn stores(&self, mappings: &[Mapping], together: &[usize]) -> Vec<Stores> {
+        let stores = |index: &usize| {
+            let mapping = mappings.get(*index)?;
+            Some(Stores {
+                index: *index,
+                address: mapping.page_gva(0)?.checked_add(SLOT)?,
+                words: self.words_for(mapping),
+            })
+        };
+        together.iter().filter_map(stores).collect()
+    }
+
+    /// Where that arrived, by the guest's replies. Those mappings for which it does not go as
+    /// a whole are stored to by themselves.
+    fn stored_several(
+        &mut self,
+        mappings: &[Mapping],
+        stores: &[Stores],
+        replies: Vec<Reply>,
+    ) -> Result<Vec<(usize, Vec<Stored>)>, HarnessError> {
+        if stores.is_empty() {
+            return Ok(Vec::new());
+        }
+        let all: Vec<u64> = stores.iter().flat_map(|it| it.words.clone()).collect();
+        let mut arrived = self.arrived(&all);
+        let mut outcomes = Vec::new();
+        for (one, reply) in stores.iter().zip(replies) {
+            let outcome = match (reply, mappings.get(one.index)) {
+                (Reply::Done(Value::Unit), _) => one
+                    .words
+                    .iter()
+                    .map(|word| Ok(arrived.remove(word).unwrap_or_default()))
+                    .collect(),
+                (_, Some(mapping)) => self.store_each(mapping)?,
+                (_, None) => continue,
+            };
+            outcomes.push((one.index, outcome));
+        }
+        Ok(outcomes)
     }
 
     /// The word at `offset` of each page, or what the guest got instead.
@@ -81,17 +284,9 @@ impl Guest {
         &mut self,
         mapping: &Mapping,
     ) -> Result<Vec<Result<Vec<DevicePage>, String>>, HarnessError> {
-        let words: Vec<u64> = (0..mapping.spec.npages)
-            .map(|page| {
-                self.stamps()
-                    .stored(mapping.id, self.labelled(mapping, page))
-            })
-            .collect();
+        let words = self.words_for(mapping);
         let refusals = self.store_words(mapping, &words)?;
-        let mut arrived: BTreeMap<u64, Vec<DevicePage>> = BTreeMap::new();
-        for (page, word) in self.take_slots(&words) {
-            arrived.entry(word).or_default().push(page);
-        }
+        let mut arrived = self.arrived(&words);
         Ok(words
             .iter()
             .zip(refusals)
@@ -100,6 +295,23 @@ impl Guest {
                 None => Ok(arrived.remove(word).unwrap_or_default()),
             })
             .collect())
+    }
+
+    /// A word for each page of a mapping, which no other page or mapping gets.
+    fn words_for(&self, mapping: &Mapping) -> Vec<u64> {
+        let stamps = self.stamps();
+        let word = |page| stamps.stored(mapping.id, self.labelled(mapping, page));
+        (0..mapping.spec.npages).map(word).collect()
+    }
+
+    /// Where each of `words` arrived. The device's pages hold what they held before when
+    /// this returns.
+    fn arrived(&mut self, words: &[u64]) -> BTreeMap<u64, Vec<DevicePage>> {
+        let mut arrived: BTreeMap<u64, Vec<DevicePage>> = BTreeMap::new();
+        for (page, word) in self.take_slots(words) {
+            arrived.entry(word).or_default().push(page);
+        }
+        arrived
     }
 
     /// The first device page in whose slot one of `words` arrived, or anything else in that
@@ -151,6 +363,24 @@ impl Guest {
         }
         Ok(refusals)
     }
+}
+
+/// What the guest is to do to load a word from each page; `None` where that has no address
+/// or is too much for one message among others.
+fn load_request(mapping: &Mapping, offset: u64) -> Option<Request> {
+    let npages = mapping.spec.npages;
+    Some(Request::Load {
+        address: mapping.page_gva(0)?.checked_add(offset)?.raw(),
+        stride_bytes: PAGE_SIZE,
+        count: u32::try_from(npages)
+            .ok()
+            .filter(|count| *count <= MOST_WORDS)?,
+    })
+}
+
+/// What is stored to a private mapping is not the device's to keep.
+fn is_stored_to(mapping: &Mapping) -> bool {
+    mapping.spec.prot.write && mapping.spec.sharing == Sharing::Shared
 }
 
 /// Address of the word at `offset` of a piece's first page.

@@ -339,21 +339,40 @@ fn read_msr(vcpu: &VcpuFd, index: u32) -> Result<u64, VmError> {
     }
 }
 
+/// What a vCPU's CPUID says of addresses: it never changes once the vCPU has run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AddressLimits {
+    maxphyaddr: u8,
+    gib_pages: bool,
+    vendor: walk::Vendor,
+}
+
+impl AddressLimits {
+    /// Those of `vcpu`.
+    pub(crate) fn of(vcpu: &VcpuFd) -> Result<Self, VmError> {
+        let told = vcpu
+            .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
+            .map_err(VmError::kvm("KVM_GET_CPUID2"))?;
+        Ok(Self {
+            maxphyaddr: cpuid::maxphyaddr(&told),
+            gib_pages: cpuid::gib_pages(&told),
+            vendor: cpuid::vendor(&told),
+        })
+    }
+}
+
 /// Registers and limits that decide how the vCPU translates addresses.
-pub(crate) fn paging_regs(vcpu: &VcpuFd) -> Result<PagingRegs, VmError> {
+pub(crate) fn paging_regs(vcpu: &VcpuFd, limits: AddressLimits) -> Result<PagingRegs, VmError> {
     const MSR_PAT: u32 = 0x277;
     let sregs = vcpu.get_sregs().map_err(VmError::kvm("KVM_GET_SREGS"))?;
-    let told = vcpu
-        .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
-        .map_err(VmError::kvm("KVM_GET_CPUID2"))?;
     Ok(PagingRegs {
         cr0: sregs.cr0,
         cr3: sregs.cr3,
         cr4: sregs.cr4,
         efer: sregs.efer,
         pat: read_msr(vcpu, MSR_PAT)?,
-        maxphyaddr: cpuid::maxphyaddr(&told),
-        gib_pages: cpuid::gib_pages(&told),
-        vendor: cpuid::vendor(&told),
+        maxphyaddr: limits.maxphyaddr,
+        gib_pages: limits.gib_pages,
+        vendor: limits.vendor,
     })
 }

@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use addr::Gpa;
@@ -28,7 +28,7 @@ use crate::layout;
 use crate::prefault::prefault;
 use crate::slots::{MemSlot, Offer, Slots};
 use crate::threads::{Noted, Threads};
-use crate::vcpu::{self, Report, Shared, Vcpu};
+use crate::vcpu::{self, AddressLimits, Report, Shared, Vcpu};
 use crate::window::{self, Window};
 
 /// A VM whose guest stands still, except within [`Vm::run_to_doorbell`].
@@ -53,6 +53,8 @@ pub struct Vm {
     /// The vCPU that rang last.
     pub(crate) at_doorbell: Option<usize>,
     pub(crate) ended: Option<Box<Ended>>,
+    /// Asked for once: it is a long list that never changes.
+    limits: OnceLock<AddressLimits>,
 }
 
 impl Vm {
@@ -132,6 +134,7 @@ impl Vm {
             hang_after: config.hang_after,
             at_doorbell: None,
             ended: None,
+            limits: OnceLock::new(),
         })
     }
 
@@ -323,7 +326,15 @@ impl Vm {
     /// [`VmError::Config`] before the first doorbell, [`VmError::Kvm`] when KVM
     /// does not tell.
     pub fn paging_regs(&self) -> Result<PagingRegs, VmError> {
-        vcpu::paging_regs(&self.frozen_vcpu()?.fd())
+        let fd = self.frozen_vcpu()?.fd();
+        let limits = match self.limits.get() {
+            Some(limits) => *limits,
+            None => {
+                let limits = AddressLimits::of(&fd)?;
+                *self.limits.get_or_init(|| limits)
+            }
+        };
+        vcpu::paging_regs(&fd, limits)
     }
 
     /// General registers of the vCPU that rang.

@@ -1,6 +1,7 @@
 //! From a descriptor of this process to the vCPU behind it.
 
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use btf::Field;
 
@@ -25,13 +26,39 @@ pub(crate) fn read<M: HostMemory>(
         .map_err(|source| RootError::Read { what, source })
 }
 
+/// Where this process's `task_struct` was found before; it stays where it is for as long as
+/// the process lives.
+#[derive(Debug, Default)]
+pub(crate) struct KnownTask(AtomicU64);
+
+impl KnownTask {
+    /// This process's `task_struct`.
+    fn find<M: HostMemory>(
+        &self,
+        memory: &M,
+        layout: &Layout,
+        init_task: u64,
+    ) -> Result<u64, RootError> {
+        let pid = std::process::id();
+        let known = self.0.load(Ordering::Relaxed);
+        // After a fork it is that of the parent.
+        if known != 0 && read(memory, layout.task_tgid, known, "task_struct.tgid")? == pid.into() {
+            return Ok(known);
+        }
+        let task = process(memory, layout, init_task, pid)?;
+        self.0.store(task, Ordering::Relaxed);
+        Ok(task)
+    }
+}
+
 pub(crate) fn vcpu<M: HostMemory>(
     memory: &M,
     layout: &Layout,
     symbols: &Symbols,
+    known: &KnownTask,
     fd: RawFd,
 ) -> Result<Vcpu, RootError> {
-    let task = process(memory, layout, symbols.init_task, std::process::id())?;
+    let task = known.find(memory, layout, symbols.init_task)?;
     let file = file(memory, layout, task, fd)?;
     let operations = read(memory, layout.file_operations, file, "file.f_op")?;
     if operations != symbols.vcpu_fops {

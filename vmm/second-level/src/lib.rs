@@ -53,6 +53,7 @@ pub struct Host {
     layout: Layout,
     symbols: Symbols,
     processor: Processor,
+    task: find::KnownTask,
 }
 
 impl Host {
@@ -71,6 +72,7 @@ impl Host {
             layout,
             symbols,
             processor,
+            task: find::KnownTask::default(),
         })
     }
 
@@ -87,8 +89,8 @@ impl Host {
     /// [`RootError`]; [`RootError::is_passing`] tells whether KVM will have a root
     /// once the guest has run.
     pub fn tables(&self, vcpu_fd: RawFd) -> Result<Tables<'_, Kcore>, RootError> {
-        let root = self.root(vcpu_fd)?;
-        Ok(Tables::new(&self.memory, &self.processor, root)?)
+        let found = self.found(vcpu_fd)?;
+        Ok(Tables::new(&self.memory, &self.processor, found)?)
     }
 
     /// The root that this vCPU uses now.
@@ -96,17 +98,39 @@ impl Host {
     /// # Errors
     /// As [`Host::tables`].
     pub fn root(&self, vcpu_fd: RawFd) -> Result<Root, RootError> {
-        let mut attempt = 1;
-        loop {
-            match self.look(vcpu_fd) {
-                Err(error) if attempt < ATTEMPTS && error.may_be_a_race() => attempt += 1,
-                outcome => return outcome,
-            }
-        }
+        self.found(vcpu_fd).map(|(_, root)| root)
     }
 
-    fn look(&self, vcpu_fd: RawFd) -> Result<Root, RootError> {
-        let vcpu = find::vcpu(&self.memory, &self.layout, &self.symbols, vcpu_fd)?;
-        root::of_vcpu(&self.memory, &self.layout, vcpu)
+    /// The root that the vCPU of `tables` uses now; its descriptor must have been open all
+    /// the while, so that it is where it was.
+    ///
+    /// # Errors
+    /// As [`Host::tables`].
+    pub fn root_now(&self, tables: &Tables<'_, Kcore>) -> Result<Root, RootError> {
+        attempts(|| root::of_vcpu(&self.memory, &self.layout, tables.vcpu()))
+    }
+
+    fn found(&self, vcpu_fd: RawFd) -> Result<(root::Vcpu, Root), RootError> {
+        attempts(|| {
+            let vcpu = find::vcpu(
+                &self.memory,
+                &self.layout,
+                &self.symbols,
+                &self.task,
+                vcpu_fd,
+            )?;
+            Ok((vcpu, root::of_vcpu(&self.memory, &self.layout, vcpu)?))
+        })
+    }
+}
+
+/// Looks again when another processor may have changed what was looked at.
+fn attempts<T>(look: impl Fn() -> Result<T, RootError>) -> Result<T, RootError> {
+    let mut attempt = 1;
+    loop {
+        match look() {
+            Err(error) if attempt < ATTEMPTS && error.may_be_a_race() => attempt += 1,
+            outcome => return outcome,
+        }
     }
 }

@@ -9,7 +9,7 @@ use walk::{RangeWalk, Run, SecondLevel, Spte, TableRead, Translation, Unsupporte
 
 use crate::memory::{HostMemory, ReadError};
 use crate::processor::Processor;
-use crate::root::Root;
+use crate::root::{Root, Vcpu};
 
 /// What a walk for one guest physical address found.
 pub type Walked = Result<Translation<Hpa>, WalkError<Hpa, ReadError>>;
@@ -23,6 +23,7 @@ const TABLE_BYTES: usize = ENTRIES * 8;
 /// The second-level tables of a VM.
 pub struct Tables<'h, M> {
     root: Root,
+    vcpu: Vcpu,
     walker: SecondLevel,
     pages: Pages<'h, M>,
 }
@@ -31,10 +32,11 @@ impl<'h, M: HostMemory> Tables<'h, M> {
     pub(crate) fn new(
         memory: &'h M,
         processor: &Processor,
-        root: Root,
+        (vcpu, root): (Vcpu, Root),
     ) -> Result<Self, UnsupportedMode> {
         Ok(Self {
             root,
+            vcpu,
             walker: processor.walker(&root)?,
             pages: Pages {
                 memory,
@@ -46,6 +48,11 @@ impl<'h, M: HostMemory> Tables<'h, M> {
     /// The root.
     pub fn root(&self) -> Root {
         self.root
+    }
+
+    /// The vCPU that used them.
+    pub(crate) fn vcpu(&self) -> Vcpu {
+        self.vcpu
     }
 
     /// Walks for one address.

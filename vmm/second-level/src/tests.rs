@@ -138,7 +138,7 @@ fn right() -> Memory {
 
 fn found(memory: &Memory) -> Result<Root, RootError> {
     let layout = layout();
-    let vcpu = find::vcpu(memory, &layout, &symbols(), FD)?;
+    let vcpu = find::vcpu(memory, &layout, &symbols(), &find::KnownTask::default(), FD)?;
     root::of_vcpu(memory, &layout, vcpu)
 }
 
@@ -241,7 +241,7 @@ proptest! {
         let vcpu = Vcpu { vcpu: VCPU, kvm: KVM };
         if let Ok(root) = root::of_vcpu(&memory, &layout(), vcpu) {
             for processor in Processor::samples() {
-                if let Ok(tables) = Tables::new(&memory, &processor, root) {
+                if let Ok(tables) = Tables::new(&memory, &processor, (vcpu, root)) {
                     let _ = tables.walk(Gpa::new(gpa)).map(|found| found.address);
                     let _ = tables.walk(Gpa::new(gpa >> 16)).map(|found| found.address);
                 }

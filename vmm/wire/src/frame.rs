@@ -163,8 +163,24 @@ pub fn encode<T: Message>(message: &T) -> Result<Vec<u8>, FrameError> {
 /// # Errors
 /// [`FrameError::Payload`] when the bytes are no such message, or not only one.
 pub fn decode<T: Message>(payload: &[u8]) -> Result<T, FrameError> {
-    match postcard::take_from_bytes(payload) {
-        Ok((message, [])) => Ok(message),
+    whole(payload)
+}
+
+/// The bytes of a part of a message, which travel in it as bytes.
+///
+/// # Errors
+/// [`FrameError::Payload`] when it cannot be written so.
+pub fn part<T: Serialize>(value: &T) -> Result<Vec<u8>, FrameError> {
+    postcard::to_allocvec(value).map_err(|_| FrameError::Payload)
+}
+
+/// What [`part`] was given.
+///
+/// # Errors
+/// [`FrameError::Payload`] when the bytes are no such thing, or not only one.
+pub fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FrameError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
         _ => Err(FrameError::Payload),
     }
 }

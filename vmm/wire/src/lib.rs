@@ -19,14 +19,14 @@ pub mod ioctls;
 pub mod personas;
 pub mod regs;
 
-pub use frame::{FrameError, Header, Message, Sender, decode, encode};
+pub use frame::{FrameError, Header, Message, Sender, decode, encode, part, whole};
 
 use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages below. Any change to them changes it.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// I/O port whose 32-bit `out` hands a message to the host.
 pub const DOORBELL_PORT: u16 = 0x0d00;
 /// Bytes of the message area.
@@ -304,6 +304,13 @@ pub enum Request {
     /// the words that follow, each the address of code that ran. `ENOENT` from a kernel
     /// without KCOV, `EPERM` for a forked process that is the first to ask.
     StartCoverage,
+    /// Requests that are carried out one after the other, whatever comes of each, with no
+    /// stop between them. Answer: [`Value::Replies`]. Those are rejected in it that end or
+    /// change the process that answers, and another one of this kind.
+    Several {
+        /// Each as [`part`] gives it: they do not nest.
+        requests: Vec<Vec<u8>>,
+    },
 }
 
 /// Ways to end a guest.
@@ -378,6 +385,8 @@ pub enum Value {
     Bytes(Vec<u8>),
     /// Bytes that were written.
     Len(u64),
+    /// A [`Reply`] to each request, as [`part`] gives it.
+    Replies(Vec<Vec<u8>>),
 }
 
 /// A signal that a load or store raised.

@@ -2,6 +2,8 @@
 
 mod alike;
 
+use std::cell::OnceCell;
+
 use addr::{Gpa, Gva, Hva, Pfn};
 use monitor::{Buffer, Vm};
 
@@ -69,13 +71,14 @@ pub struct Evidence<'vm> {
     vm: &'vm Vm,
     tables: FrozenTables<'vm>,
     pagemap: Result<Pagemap, FrameError>,
-    second_level: Result<LiveTables<'vm>, String>,
+    /// Opened when a page is first asked for: finding their root takes longer than a walk.
+    second_level: OnceCell<Result<LiveTables<'vm>, String>>,
     /// The device's buffers, as it was told of them.
     buffers: Vec<Buffer>,
 }
 
 impl<'vm> Evidence<'vm> {
-    /// Opens all sources.
+    /// Opens the sources.
     ///
     /// # Errors
     /// [`TablesError`] when the guest's tables cannot be walked at all. A host that
@@ -85,7 +88,7 @@ impl<'vm> Evidence<'vm> {
             vm,
             tables: FrozenTables::of(vm)?,
             pagemap: Pagemap::open(),
-            second_level: LiveTables::of(vm).map_err(|error| chain(&error)),
+            second_level: OnceCell::new(),
             buffers: vm.buffers(),
         })
     }
@@ -129,21 +132,27 @@ impl<'vm> Evidence<'vm> {
     /// Whether the second-level tables that were looked at are still those of the VM.
     /// Where they are not, all that was found so far is to be found anew.
     pub fn is_current(&self) -> bool {
-        match &self.second_level {
-            Ok(tables) => tables.are_in_force(),
-            Err(_) => true,
+        match self.second_level.get() {
+            Some(Ok(tables)) => tables.are_in_force(),
+            // Nothing was found in them.
+            Some(Err(_)) | None => true,
         }
     }
 
     fn second_level(&self, gpa: Gpa) -> Result<Entry, String> {
-        let tables = self.second_level.as_ref().map_err(Clone::clone)?;
+        let tables = self.live_tables().as_ref().map_err(Clone::clone)?;
         tables.page(gpa).map_err(|error| chain(&error))
     }
 
     fn reread(&self) {
-        if let Ok(tables) = &self.second_level {
+        if let Some(Ok(tables)) = self.second_level.get() {
             tables.reread();
         }
+    }
+
+    fn live_tables(&self) -> &Result<LiveTables<'vm>, String> {
+        let open = || LiveTables::of(self.vm).map_err(|error| chain(&error));
+        self.second_level.get_or_init(open)
     }
 
     /// The host's frames behind its own mapping of `device_page`, and behind

@@ -35,6 +35,7 @@ pub struct FrozenTables<'vm> {
     memory: GuestMemory<'vm>,
     tables: GuestTables,
     cr0: u64,
+    cr3: u64,
 }
 
 /// The memory of a guest, as its page tables name it.
@@ -64,12 +65,18 @@ impl<'vm> FrozenTables<'vm> {
             memory: GuestMemory(vm),
             tables: GuestTables::new(&regs)?,
             cr0: regs.cr0,
+            cr3: regs.cr3,
         })
     }
 
     /// Whether the vCPU caches memory at all (CR0.CD clear).
     pub fn caches(&self) -> bool {
         self.cr0 & CR0_CD == 0
+    }
+
+    /// The register that names their root.
+    pub fn cr3(&self) -> u64 {
+        self.cr3
     }
 
     /// Walks for one address.

@@ -108,8 +108,9 @@ impl<'vm> LiveTables<'vm> {
     /// Whether the vCPU still uses them, and its VM has the memslots that it had. When
     /// it does not, nothing that they said is evidence.
     pub fn are_in_force(&self) -> bool {
-        let now = self.vm.vcpu_descriptor().ok().zip(host().ok());
-        now.is_some_and(|(fd, host)| host.root(fd) == Ok(self.root()))
+        let tables = self.tables.borrow();
+        // The VM is borrowed, and keeps the vCPU's descriptor open.
+        host().is_ok_and(|host| host.root_now(&tables) == Ok(tables.root()))
     }
 
     /// What they have for `gpa`. A page that is not there is brought in, with what

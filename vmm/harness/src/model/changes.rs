@@ -225,9 +225,10 @@ impl Space {
             return Err(libc::EFAULT);
         }
         match &area.shows {
-            // VM_DONTEXPAND and VM_PFNMAP never grow.
+            // VM_DONTEXPAND and VM_PFNMAP never grow. What shows nothing does, or does not
+            // for want of space; see `grows_what_was_reserved`.
             Shows::File(pages) if grows => Err(pages.file.growth.raw()),
-            _ => Ok(()),
+            Shows::File(_) | Shows::Nothing => Ok(()),
         }
     }
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use addr::{Gva, PAGE_SIZE};
+use addr::{Gpa, Gva, PAGE_SIZE};
 use monitor::SlotUse;
-use witness::guest_walk::FrozenTables;
+use witness::guest_walk::{FrozenTables, NoMemory};
 use witness::{Evidence, Expected, Mismatch, judge_page, memslot};
 
 use super::{Area, Model, Operation, Pages, Shows, Space, Surprise};
@@ -114,12 +114,15 @@ impl Guest {
         model: &Model,
         tally: &mut Judged,
     ) -> Result<Option<Wrong>, HarnessError> {
-        for look in [Self::witness_all, Self::witness_all_in_use] {
-            let mut judged = look(self, model)?;
-            let mismatch = judged.mismatch.take();
-            tally.merge(judged);
-            if let Some(mismatch) = mismatch {
-                return Ok(Some(Wrong::Page(Box::new(mismatch))));
+        for (process, space) in model.spaces() {
+            self.go_to(model, process)?;
+            for look in [Self::witness_space, Self::witness_space_in_use] {
+                let mut judged = look(self, model, space)?;
+                let mismatch = judged.mismatch.take();
+                tally.merge(judged);
+                if let Some(mismatch) = mismatch {
+                    return Ok(Some(Wrong::Page(Box::new(mismatch))));
+                }
             }
         }
         Ok(None)
@@ -134,27 +137,34 @@ impl Guest {
     /// [`Guest::witness`].
     pub fn witness_all(&mut self, model: &Model) -> Result<Judged, HarnessError> {
         let mut all = Judged::default();
-        if self.sees_data_alone() {
-            return Ok(all);
-        }
         for (process, space) in model.spaces() {
-            self.go_to(model, process)?;
-            let strays = self.strays(space)?;
-            let vacant = model.vacant(space);
-            all.merge(self.steadily(|evidence| {
-                let mut judged = Judged {
-                    absent: vacant.difference(&strays).count() as u64,
-                    ..Judged::default()
-                };
-                for (mapping, presence) in areas(space) {
-                    let contract = mapping.spec.contract(self.plan(), &presence);
-                    judged.merge(self.judge_by(evidence, &mapping, &contract, None));
-                }
-                judged.merge(self.judge_strays(evidence, &strays));
-                judged
-            })?);
+            if !self.sees_data_alone() {
+                self.go_to(model, process)?;
+            }
+            all.merge(self.witness_space(model, space)?);
         }
         Ok(all)
+    }
+
+    /// As [`Guest::witness_all`], of the process at the doorbell.
+    fn witness_space(&mut self, model: &Model, space: &Space) -> Result<Judged, HarnessError> {
+        if self.sees_data_alone() {
+            return Ok(Judged::default());
+        }
+        let strays = self.strays(space)?;
+        let vacant = model.vacant(space);
+        self.steadily(|evidence| {
+            let mut judged = Judged {
+                absent: vacant.difference(&strays).count() as u64,
+                ..Judged::default()
+            };
+            for (mapping, presence) in areas(space) {
+                let contract = mapping.spec.contract(self.plan(), &presence);
+                judged.merge(self.judge_by(evidence, &mapping, &contract, None));
+            }
+            judged.merge(self.judge_strays(evidence, &strays));
+            judged
+        })
     }
 
     /// Loads from every page that is mapped, stores to it where that is allowed, and
@@ -166,29 +176,42 @@ impl Guest {
         let mut all = Judged::default();
         for (process, space) in model.spaces() {
             self.go_to(model, process)?;
-            let mut used = Vec::new();
-            for mut mapping in mapped(space) {
-                mapping.id = self.next_mapping();
-                let seen = self.use_all(&mapping)?;
-                used.push((mapping, seen));
-            }
-            if self.sees_data_alone() {
-                for (mapping, seen) in &used {
-                    let contract = mapping.spec.contract(self.plan(), &Presence::All);
-                    all.merge(self.judge_data(mapping, &contract, seen));
-                }
-                continue;
-            }
-            all.merge(self.steadily(|evidence| {
-                let mut judged = Judged::default();
-                for (mapping, seen) in &used {
-                    let contract = mapping.spec.contract(self.plan(), &Presence::All);
-                    judged.merge(self.judge_by(evidence, mapping, &contract, Some(seen)));
-                }
-                judged
-            })?);
+            all.merge(self.witness_space_in_use(model, space)?);
         }
         Ok(all)
+    }
+
+    /// As [`Guest::witness_all_in_use`], of the process at the doorbell.
+    fn witness_space_in_use(
+        &mut self,
+        _model: &Model,
+        space: &Space,
+    ) -> Result<Judged, HarnessError> {
+        let mut mappings = mapped(space);
+        for mapping in &mut mappings {
+            mapping.id = self.next_mapping();
+        }
+        if mappings.is_empty() {
+            return Ok(Judged::default());
+        }
+        let seen = self.use_several(&mappings)?;
+        let used = mappings.iter().zip(&seen);
+        if self.sees_data_alone() {
+            let mut judged = Judged::default();
+            for (mapping, seen) in used {
+                let contract = mapping.spec.contract(self.plan(), &Presence::All);
+                judged.merge(self.judge_data(mapping, &contract, seen));
+            }
+            return Ok(judged);
+        }
+        self.steadily(|evidence| {
+            let mut judged = Judged::default();
+            for (mapping, seen) in used.clone() {
+                let contract = mapping.spec.contract(self.plan(), &Presence::All);
+                judged.merge(self.judge_by(evidence, mapping, &contract, Some(seen)));
+            }
+            judged
+        })
     }
 
     fn judge_strays(&self, evidence: &Evidence<'_>, strays: &BTreeSet<Gva>) -> Judged {
@@ -201,13 +224,36 @@ impl Guest {
         judged
     }
 
+    /// Whether all of what the tables have there lies in one memslot that is the guest's own.
+    fn is_own(&self, extent: &Piece) -> bool {
+        let Ok(found) = &extent.found else {
+            return false;
+        };
+        let Some(last) = extent
+            .last
+            .checked_offset_from(extent.start)
+            .and_then(|len_bytes| found.address.checked_add(len_bytes))
+        else {
+            return false;
+        };
+        let slots = self.vm().memslots();
+        let (first, last) = (
+            memslot::find(slots, found.address),
+            memslot::find(slots, last),
+        );
+        match (first, last) {
+            (Some(first), Some(last)) => first.slot == last.slot && is_the_guests(first.used_for),
+            _ => false,
+        }
+    }
+
     /// Addresses outside of the areas of `space` where something other than the
     /// guest's RAM is, of all that the process at the doorbell can have.
     fn strays(&self, space: &Space) -> Result<BTreeSet<Gva>, HarnessError> {
         let tables = FrozenTables::of(self.vm())?;
         let mut strays = BTreeSet::new();
         for extent in tables.extents(Gva::new(0), USER_END) {
-            if extent.is_absent() {
+            if extent.is_absent() || self.is_own(&extent) {
                 continue;
             }
             let pages = (extent.start.raw()..=extent.last.raw()).step_by(PAGE_LEN);
@@ -232,6 +278,9 @@ impl Guest {
 }
 
 const PAGE_LEN: usize = 4096;
+
+/// A piece of a guest's address space.
+type Piece = walk::Extent<Gva, Gpa, NoMemory>;
 
 /// Whether a process may have it mapped without the driver's doing.
 const fn is_the_guests(used_for: SlotUse) -> bool {

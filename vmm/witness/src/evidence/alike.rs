@@ -116,7 +116,7 @@ impl Alike<'_, '_> {
         let frames = pagemap.shared(ledger, slot, usize::try_from(most).ok()?);
 
         let entry = page.second_level.as_ref()?.as_ref().ok()?;
-        let tables = self.evidence.second_level.as_ref().ok()?;
+        let tables = self.evidence.live_tables().as_ref().ok()?;
         let below = tables.alike(gpa, entry, most + 1);
         let pairs = frames.iter().zip(below.iter().skip(1));
         Some(pairs.take_while(|(frame, below)| frame == below).count() as u64)
