@@ -3,19 +3,23 @@
 
 mod common;
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 
+use addr::Gva;
 use common::{Ask, chain, config, mapped};
 use harness::own_driver::{EAGER, LAZY};
-use harness::{Guest, Snapshots, Started};
+use harness::{Guest, Mapping, Snapshots, Started};
 use monitor::{SaveError, Saved, VmConfig};
 use provision::Cache;
 use tempfile::TempDir;
-use wire::Prot;
+use wire::{Prot, Reply, Request, Sharing, Value};
 use witness::Link;
+use witness::host_frame::Pagemap;
 
 /// A cache of its own.
 fn folder() -> TempDir {
@@ -114,6 +118,86 @@ fn a_guest_that_was_taken_up_can_be_reset() {
         assert!(stats.pages > 0);
         let differences = guest.vm_mut().differences(&then).expect("its state");
         assert_eq!(differences, Vec::<String>::new());
+    }
+}
+
+/// Pages of RAM that each of several guests stores to.
+const OWN_NPAGES: u32 = 64;
+
+/// Memory of the agent's own.
+fn memory(guest: &mut Guest) -> Gva {
+    let anonymous = Request::Map {
+        fd: None,
+        fixed_at: None,
+        len_bytes: u64::from(OWN_NPAGES) * 4096,
+        prot: Prot::READ_WRITE,
+        sharing: Sharing::Private,
+        offset_bytes: 0,
+    };
+    match guest.request(&anonymous).expect("an answer") {
+        Reply::Done(Value::Address(address)) => Gva::new(address),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn guests_of_one_file_live_side_by_side() {
+    const GUESTS: u64 = 4;
+    let (folder, config) = (folder(), config("good"));
+    drop(start(&folder, &config));
+    let saved = snapshots(&folder, &config).open().expect("a snapshot");
+    let ask = Ask {
+        strategy: EAGER,
+        window: "odd",
+        first_page: 0,
+        npages: 13,
+        prot: Prot::READ_WRITE,
+    };
+    let begin = |number: u64| {
+        let mut guest = Guest::taken_up(&config, &saved).expect("a guest");
+        guest.load_driver().expect("the driver");
+        let mapping = mapped(&mut guest, ask);
+        let words = vec![number; 13];
+        let stored = guest.store(mapping.gva, 4096, words);
+        stored.expect("an answer").expect("stored");
+        let own = memory(&mut guest);
+        let stored = guest.store(own, 4096, vec![number; OWN_NPAGES as usize]);
+        stored.expect("an answer").expect("stored");
+        (guest, mapping, own)
+    };
+    // After all of them have stored, each has what it stored itself.
+    let end = |number: u64, (guest, mapping, own): &mut (Guest, Mapping, Gva)| {
+        let seen = guest.load(mapping.gva, 4096, 13);
+        let seen = seen.expect("an answer").expect("loaded");
+        assert_eq!(seen, vec![number; 13]);
+        let seen = guest.load(*own, 4096, OWN_NPAGES);
+        let seen = seen.expect("an answer").expect("loaded");
+        assert_eq!(seen, [number; OWN_NPAGES as usize]);
+        six_links(guest);
+        assert_eq!(guest.kernel_complaints().expect("a log"), [""; 0]);
+    };
+    let mut guests: Vec<_> = thread::scope(|scope| {
+        let begin = &begin;
+        let threads: Vec<_> = (1..=GUESTS)
+            .map(|number| scope.spawn(move || begin(number)))
+            .collect();
+        let threads = threads.into_iter();
+        threads.map(|it| it.join().expect("a guest")).collect()
+    });
+    thread::scope(|scope| {
+        for (number, guest) in (1..).zip(&mut guests) {
+            let end = &end;
+            scope.spawn(move || end(number, guest));
+        }
+    });
+    let mut frames = HashSet::new();
+    let pagemap = Pagemap::open().expect("there");
+    for (guest, ..) in &guests {
+        let windows = guest.vm().windows().iter();
+        let pages = windows.flat_map(|it| (0..it.npages()).filter_map(|page| it.ledger_hva(page)));
+        for hva in pages {
+            assert!(frames.insert(pagemap.pfn(hva).expect("visible")), "{hva}");
+        }
     }
 }
 

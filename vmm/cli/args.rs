@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ::bench::Part;
 use clap::{Parser, Subcommand};
 use guest_images::Flavour;
 use harness::Start;
@@ -54,6 +55,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Leave out of a finding of `fuzz` what it does not need, and write it anew
     Minimize(ReplayArgs),
+    /// Measure what it all costs, each figure beside a rival on the same host
+    Bench(BenchArgs),
     /// Tell what this machine can do, and what would make it do more
     Doctor(DoctorArgs),
     /// Show, build or remove guest images
@@ -285,6 +288,37 @@ pub struct ReplayArgs {
     /// The driver
     #[command(flatten)]
     pub fuzzed: FuzzedArgs,
+}
+
+/// Options of `bench`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct BenchArgs {
+    /// What to measure: boot, memory, reset, walk, check; all of it when nothing is named
+    #[arg(value_name = "PART", value_parser = part)]
+    pub parts: Vec<Part>,
+    /// Print one JSON document on standard output, and nothing else there
+    #[arg(long)]
+    pub json: bool,
+    /// Draw cost against size into this folder, as SVG
+    #[arg(long, value_name = "DIR")]
+    pub plot: Option<PathBuf>,
+    /// Fewer turns and smaller sizes: to see that it works, not for figures
+    #[arg(long)]
+    pub quick: bool,
+    /// Host to run on: kvm, soft-npt, soft-ept or auto
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<Wish>,
+    /// What the image is built from
+    #[command(flatten)]
+    pub image: ImageArgs,
+}
+
+fn part(name: &str) -> Result<Part, String> {
+    let known = Part::ALL.into_iter().find(|part| part.name() == name);
+    known.ok_or_else(|| {
+        let names = Part::ALL.map(Part::name).join(", ");
+        format!("it is one of {names}")
+    })
 }
 
 /// What a guest image is built from.

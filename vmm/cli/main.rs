@@ -2,6 +2,7 @@
 
 mod args;
 mod atlas;
+mod bench;
 mod carried;
 mod check;
 mod costs;
@@ -30,6 +31,9 @@ fn main() -> ExitCode {
     if let Some(status) = hosts::hidden_command(&arguments, &images::for_tests) {
         return Exit::from_status(status);
     }
+    if let Some(status) = ::bench::hidden_command(&arguments) {
+        return Exit::from_status(status);
+    }
     let outcome = match Args::parse().command {
         Command::Check(options) => check::run(&options),
         Command::Atlas(options) => atlas::run(&options),
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Replay(options) => replay::run(&options, replay::Task::Replay),
         Command::Minimize(options) => replay::run(&options, replay::Task::Minimize),
+        Command::Bench(options) => bench::run(&options),
         Command::Doctor(options) => doctor::run(options.json),
         Command::Images(command) => images::run(&command),
     };

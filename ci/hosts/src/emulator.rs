@@ -77,6 +77,12 @@ pub fn found(cache: Option<&Cache>) -> Option<Emulator> {
     system().or_else(|| Some(in_entry(&cache?.get(KIND, &key())?)))
 }
 
+/// The QEMU that software hosts run in, if there is one: the system's or an unpacked one.
+pub fn qemu(cache: &Cache) -> Option<PathBuf> {
+    let program = found(Some(cache))?.qemu;
+    program.exists().then_some(program)
+}
+
 /// Installs them; where that fails, unpacks them into the cache.
 ///
 /// # Errors

@@ -44,6 +44,7 @@ pub mod soft_ept;
 mod virtiofsd;
 
 pub use commands::{Prepared, hidden_command};
+pub use emulator::qemu;
 pub use needs::needs;
 pub use owner::Owner;
 pub use probe::{Probe, SecondLevel, Vendor, probe};

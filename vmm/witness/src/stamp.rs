@@ -25,6 +25,10 @@ pub const LAST: u64 = (WORDS - 1) * 8;
 /// "MW" in the upper 16 bits of an identity.
 const TAG: u64 = 0x4d57 << 48;
 
+/// What lies between words of a page that are 1 byte apart: odd, so that no two words of
+/// a page are alike, and with bits everywhere.
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// The stamps of one VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamps {
@@ -79,7 +83,17 @@ impl Stamps {
             let window = (page.window as u64 & 0xff) << 40;
             return TAG | window | (page.page & 0xff_ffff) << 16 | (mix(self.seed) & 0xffff);
         }
-        mix(self.seed ^ mix((page.window as u64) << 32 | page.page) ^ offset.rotate_left(40))
+        Self::nth_word(self.base(page), offset)
+    }
+
+    /// What the words of a page are counted from.
+    fn base(&self, page: DevicePage) -> u64 {
+        mix(self.seed ^ mix((page.window as u64) << 32 | page.page))
+    }
+
+    /// A word of a page in few steps: whole windows are filled at the start of each VM.
+    fn nth_word(base: u64, offset: u64) -> u64 {
+        base.wrapping_add(offset.wrapping_mul(STEP))
     }
 
     /// What the guest stores to a device page through the mapping numbered
@@ -123,7 +137,13 @@ impl Stamps {
     /// What a device page holds from byte `first` on, before the guest stores to it.
     pub fn content(&self, page: DevicePage, first: u64) -> Vec<u8> {
         let mut bytes = vec![0; PAGE_LEN];
+        let base = self.base(page);
         for (word, bytes) in (0..).zip(bytes.as_chunks_mut::<8>().0) {
+            *bytes = Self::nth_word(base, word * 8).to_le_bytes();
+        }
+        // Registers and the identity are not counted.
+        let own = usize::try_from(self.registers_len_bytes(page).max(8)).unwrap_or(PAGE_LEN);
+        for (word, bytes) in (0..).zip(bytes[..own].as_chunks_mut::<8>().0) {
             *bytes = self.word(page, word * 8).to_le_bytes();
         }
         bytes.split_off(usize::try_from(first).map_or(PAGE_LEN, |first| first.min(PAGE_LEN)))
@@ -139,11 +159,8 @@ impl Stamps {
                 };
                 let first = self.registers_len_bytes(page);
                 let len = usize::try_from(WORDS * 8 - first).unwrap_or_default();
-                let bytes = window.read(page.page, first, len).unwrap_or_default();
-                let words = (first / 8..).zip(bytes.as_chunks::<8>().0);
-                let mut same =
-                    words.map(|(at, word)| u64::from_le_bytes(*word) == self.word(page, at * 8));
-                same.all(|same| same)
+                let found = window.read(page.page, first, len);
+                found.is_some_and(|found| found == self.content(page, first))
             })
         })
     }
@@ -222,6 +239,25 @@ mod tests {
             .flat_map(|page| (0..WORDS).map(move |word| STAMPS.word(page, word * 8)))
             .collect();
         assert_eq!(words.len() as u64, 4 * 64 * WORDS);
+    }
+
+    #[test]
+    fn a_page_is_filled_with_its_words() {
+        let timer = Timer {
+            page: DevicePage { window: 1, page: 0 },
+            capabilities: 3,
+        };
+        let with_timer = Stamps {
+            timer: Some(timer),
+            ..STAMPS
+        };
+        for stamps in [STAMPS, with_timer] {
+            for page in pages() {
+                let words = (0..WORDS).flat_map(|word| stamps.word(page, word * 8).to_le_bytes());
+                assert_eq!(stamps.content(page, 0), words.collect::<Vec<_>>());
+                assert_eq!(stamps.content(page, 4088).len(), 8);
+            }
+        }
     }
 
     #[test]
