@@ -326,6 +326,9 @@ fn tables_from_before_a_change_of_memslots_are_no_evidence(
     let tables = LiveTables::of(guest.vm()).expect("found");
     let old = tables.root();
     let evidence = Evidence::of(guest.vm()).expect("long mode");
+    // The tables are opened for the first page that is looked at.
+    let looked_at = evidence.page(mapping.gva, None, None);
+    assert!(matches!(looked_at.second_level, Some(Ok(_))));
     assert!(tables.are_in_force() && evidence.is_current(), "no change");
     change.make(&guest);
     assert!(!tables.are_in_force(), "{change:?} is not noticed");
