@@ -75,11 +75,11 @@ fn the_good_driver_has_no_finding(#[values(Pace::AtTheEnd, Pace::EachStep)] pace
     let mut subject = subject(GOOD);
     let options = Options {
         pace,
-        ..options(dir.path(), 150)
+        ..options(dir.path(), 100)
     };
     let outcome = fuzz(&mut subject, &options);
     assert_eq!(outcome.findings, []);
-    assert_eq!(outcome.cases, 150);
+    assert_eq!(outcome.cases, 100);
     assert!(
         outcome.pages > 0 && outcome.outcome_pairs > 100,
         "{outcome:?}"
@@ -338,7 +338,7 @@ fn two_cores_share_what_they_find() {
     corpus_with(dir.path(), &mapped(file, 5));
     let options = Options {
         until_found: false,
-        ..options(dir.path(), 120)
+        ..options(dir.path(), 60)
     };
     let both_are_there = Barrier::new(2);
     let load = || {
@@ -349,7 +349,7 @@ fn two_cores_share_what_they_find() {
     let (outcome, _) = fuzz::fuzz_on(two(), Peers::default(), &load, &options)
         .unwrap_or_else(|error| panic!("{}", chain(&error)));
     assert_eq!(outcome.cores, 2);
-    assert!((120..=122).contains(&outcome.cases), "{outcome:?}");
+    assert!((60..=62).contains(&outcome.cases), "{outcome:?}");
     assert!(outcome.imported > 0, "{outcome:?}");
     let findings = outcome.findings.iter().map(|(_, finding)| finding);
     let of_file = findings.clone().filter(|it| it.cause.file == "eager/odd");
@@ -498,11 +498,11 @@ fn edges_of_the_driver_and_of_mm_are_gone_along_one_after_the_other() {
         (edges, outcome.corpus)
     };
     let (few, _) = run(2, Guidance::Edges);
-    let (more, corpus) = run(60, Guidance::Edges);
+    let (more, corpus) = run(30, Guidance::Edges);
     assert!(0 < few.mm && few.mm < more.mm, "{few:?} {more:?}");
     assert!(few.driver < more.driver, "{few:?} {more:?}");
     // Without guidance only the cases to begin with are kept. Edges are counted all the same.
-    let (counted, unguided) = run(60, Guidance::Off);
+    let (counted, unguided) = run(30, Guidance::Off);
     assert!(counted.driver > 0, "{counted:?}");
     assert!(unguided < corpus, "{unguided} {corpus}");
     // The same code runs again and again.
@@ -626,7 +626,7 @@ fn a_driver_of_somebody_else_is_fuzzed_by_its_contract() {
     let fuzz = [
         "fuzz",
         "--cases",
-        "120",
+        "60",
         "--seconds",
         "600",
         "--corpus",
@@ -634,7 +634,7 @@ fn a_driver_of_somebody_else_is_fuzzed_by_its_contract() {
     ];
     let (status, good) = with_module("c-driver", &fuzz);
     assert_eq!(status, Some(0), "{good:#}");
-    assert_eq!(good["cases"], 120);
+    assert_eq!(good["cases"], 60);
     assert!(good["cases_per_s"].as_f64() > Some(0.0), "{good:#}");
     assert_eq!(good["findings"], Value::Array(Vec::new()));
     assert_eq!(good["driver"], "example.ko");

@@ -106,6 +106,11 @@ impl Guest {
             let replies = self.several(&requests)?;
             note(self.stored_several(mappings, &stores, replies)?);
         }
+        for (index, mapping) in mappings.iter().enumerate() {
+            if is_stored_to(mapping) && is_large(mapping) {
+                note(vec![(index, self.store_each(mapping)?)]);
+            }
+        }
         let seen = loaded.into_iter().zip(stored).map(|(loaded, stored)| {
             let mut stored = stored.map(Vec::into_iter);
             let seen = |loaded| Seen {
@@ -171,16 +176,12 @@ impl Guest {
         Ok((all, rest))
     }
 
-    /// Groups of those mappings, by their places, to which is stored; in a group none
-    /// shows a page that another one shows.
+    /// Groups of those mappings, by their places, to which is stored together; in a group
+    /// none shows a page that another one shows.
     fn apart(&self, mappings: &[Mapping]) -> Vec<Vec<usize>> {
         let mut groups: Vec<(BTreeSet<DevicePage>, Vec<usize>)> = Vec::new();
         for (index, mapping) in mappings.iter().enumerate() {
-            if !is_stored_to(mapping) {
-                continue;
-            }
-            if mapping.spec.npages > u64::from(MOST_WORDS) {
-                groups.push((BTreeSet::new(), vec![index]));
+            if !is_stored_to(mapping) || is_large(mapping) {
                 continue;
             }
             let labels = (0..mapping.spec.npages).map(|page| self.labelled(mapping, page));
@@ -381,6 +382,11 @@ fn load_request(mapping: &Mapping, offset: u64) -> Option<Request> {
 /// What is stored to a private mapping is not the device's to keep.
 fn is_stored_to(mapping: &Mapping) -> bool {
     mapping.spec.prot.write && mapping.spec.sharing == Sharing::Shared
+}
+
+/// Whether what is stored to it is too much for one message among others.
+fn is_large(mapping: &Mapping) -> bool {
+    mapping.spec.npages > u64::from(MOST_WORDS)
 }
 
 /// Address of the word at `offset` of a piece's first page.
