@@ -498,11 +498,11 @@ fn edges_of_the_driver_and_of_mm_are_gone_along_one_after_the_other() {
         (edges, outcome.corpus)
     };
     let (few, _) = run(2, Guidance::Edges);
-    let (more, corpus) = run(30, Guidance::Edges);
+    let (more, corpus) = run(60, Guidance::Edges);
     assert!(0 < few.mm && few.mm < more.mm, "{few:?} {more:?}");
     assert!(few.driver < more.driver, "{few:?} {more:?}");
     // Without guidance only the cases to begin with are kept. Edges are counted all the same.
-    let (counted, unguided) = run(30, Guidance::Off);
+    let (counted, unguided) = run(60, Guidance::Off);
     assert!(counted.driver > 0, "{counted:?}");
     assert!(unguided < corpus, "{unguided} {corpus}");
     // The same code runs again and again.
