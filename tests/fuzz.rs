@@ -505,8 +505,8 @@ fn edges_of_the_driver_and_of_mm_are_gone_along_one_after_the_other() {
     let (counted, unguided) = run(60, Guidance::Off);
     assert!(counted.driver > 0, "{counted:?}");
     assert!(unguided < corpus, "{unguided} {corpus}");
-    // The same code runs again and again.
-    assert_eq!(run(2, Guidance::Edges).0, few);
+    // The driver does the same for the same; mm/ has caches and counters of its own.
+    assert_eq!(run(2, Guidance::Edges).0.driver, few.driver);
 }
 
 /// Runs `mapwitness` on the project's own driver. Gives its status, document and errors.
