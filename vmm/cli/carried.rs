@@ -52,6 +52,7 @@ pub fn carry(errand: Errand, progress: &Progress) -> anyhow::Result<i32> {
         files,
         debugger: None,
         environment,
+        is_test_program: false,
         reruns: 1,
     };
     Ok(hosts::run(&argv, &options, progress)?)

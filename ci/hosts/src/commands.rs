@@ -36,6 +36,8 @@ const NOT_RUN: i32 = 2;
 ///
 /// - `host-run [--for-parent] -- PROGRAM ARGUMENTS...` runs a program on the chosen
 ///   host; with `--for-parent` a software host is kept for the calling process.
+/// - `host-run [--for-parent] --tests -- PROGRAM ARGUMENTS...` runs a test program, its
+///   tests divided among as many software hosts as this machine has processors for.
 /// - `host-run --debugger SCRIPT -- PROGRAM ARGUMENTS...` has the emulator's debugger
 ///   carry out a script meanwhile, in soft-ept.
 /// - `host-keep RUN_DIR` is a keeper.
@@ -46,40 +48,62 @@ pub fn hidden_command(arguments: &[OsString], prepare: Prepare<'_>) -> Option<i3
         ("host-init", []) => Some(init::main(World::Shared)),
         (init::PACKED_COMMAND, []) => Some(init::main(World::Packed)),
         ("host-keep", [run_dir]) => Some(keeper::main(Path::new(run_dir))),
-        ("host-run", [parent, dashes, argv @ ..]) if parent == "--for-parent" && dashes == "--" => {
-            Some(host_run(argv, Owner::Parent, None, prepare))
-        }
-        ("host-run", [debugger, script, dashes, argv @ ..])
-            if debugger == "--debugger" && dashes == "--" =>
-        {
-            Some(host_run(argv, Owner::Current, Some(script.into()), prepare))
-        }
-        ("host-run", [dashes, argv @ ..]) if dashes == "--" => {
-            Some(host_run(argv, Owner::Current, None, prepare))
-        }
+        ("host-run", rest) => Some(host_run(&Run::parse(rest)?, prepare)),
         _ => None,
     }
 }
 
-fn host_run(
-    argv: &[OsString],
+/// A `host-run` as it is asked for.
+struct Run<'a> {
+    argv: &'a [OsString],
     owner: Owner,
     debugger: Option<PathBuf>,
-    prepare: Prepare<'_>,
-) -> i32 {
+    is_test_program: bool,
+}
+
+impl<'a> Run<'a> {
+    /// `None` when the arguments have another form.
+    fn parse(mut arguments: &'a [OsString]) -> Option<Self> {
+        let mut run = Self {
+            argv: &[],
+            owner: Owner::Current,
+            debugger: None,
+            is_test_program: false,
+        };
+        loop {
+            let (option, rest) = arguments.split_first()?;
+            arguments = rest;
+            match option.to_str()? {
+                "--" => break,
+                "--for-parent" => run.owner = Owner::Parent,
+                "--tests" => run.is_test_program = true,
+                "--debugger" => {
+                    let (script, rest) = arguments.split_first()?;
+                    (run.debugger, arguments) = (Some(script.into()), rest);
+                }
+                _ => return None,
+            }
+        }
+        run.argv = arguments;
+        Some(run)
+    }
+}
+
+fn host_run(asked: &Run<'_>, prepare: Prepare<'_>) -> i32 {
     let progress = Progress::stderr();
     let ran = prepare(&progress).and_then(|prepared| {
         let options = Options {
             wish: None,
-            owner,
+            owner: asked.owner,
             consent: Consent::Ask,
             writable: Vec::new(),
             environment: prepared.environment,
             files: prepared.files,
-            debugger,
+            debugger: asked.debugger.clone(),
+            is_test_program: asked.is_test_program,
             reruns: RERUNS,
         };
-        Ok(run(argv, &options, &progress)?)
+        Ok(run(asked.argv, &options, &progress)?)
     });
     match ran {
         Ok(status) => status,
@@ -92,5 +116,33 @@ fn host_run(
             }
             NOT_RUN
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(words: &[&str]) -> Vec<OsString> {
+        words.iter().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn what_follows_the_dashes_is_the_programs_own() {
+        let asked = words(&["--for-parent", "--tests", "--", "program", "--tests", "--"]);
+        let run = Run::parse(&asked).expect("a run");
+        assert_eq!(run.argv, words(&["program", "--tests", "--"]));
+        assert_eq!((run.owner, run.is_test_program), (Owner::Parent, true));
+        assert_eq!(run.debugger, None);
+    }
+
+    #[test]
+    fn a_script_follows_the_debugger() {
+        let asked = words(&["--debugger", "script", "--", "program"]);
+        let run = Run::parse(&asked).expect("a run");
+        assert_eq!(run.debugger, Some("script".into()));
+        assert!(Run::parse(&words(&["--debugger"])).is_none());
+        assert!(Run::parse(&words(&["--other", "--", "program"])).is_none());
+        assert!(Run::parse(&words(&["program"])).is_none());
     }
 }

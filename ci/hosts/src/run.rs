@@ -3,6 +3,7 @@
 mod client;
 mod command;
 mod cpu;
+mod divided;
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,13 +15,14 @@ use provision::{Cache, Consent, Progress, cache, packages};
 
 use crate::emulator::{self, Emulator};
 use crate::kernel::{self, StockKernel};
+use crate::messages::Command;
 use crate::needs;
 use crate::owner::{Owner, Process};
 use crate::rundir;
 use crate::select::{Choice, HostKind, SelectError, Wish, choose};
 use crate::soft_ept::{self, Flavour};
 
-pub(crate) use client::put_out;
+pub(crate) use client::{Sink, put_out};
 
 /// How to run a program.
 #[derive(Clone, Debug)]
@@ -42,6 +44,9 @@ pub struct Options {
     /// Commands for the debugger of the emulator, one a line, where there is one: a
     /// file. What it answers goes to standard error.
     pub debugger: Option<PathBuf>,
+    /// The program is one of Rust's test programs, whose tests may be divided among several
+    /// software hosts.
+    pub is_test_program: bool,
     /// How often the program is run again from its start, on a new software host, when
     /// the one it ran on broke and left no result. A result is never asked for twice.
     pub reruns: u32,
@@ -161,11 +166,22 @@ pub fn run(argv: &[OsString], options: &Options, progress: &Progress) -> Result<
             let host = ensure(&cache, options.consent, progress)?;
             announce(&choice, owner);
             let writable = writable_folders(Path::new(program), &cache, &options.writable)?;
-            let command = command::build(argv, &options.environment, choice.kind, &writable)?;
-            with_reruns(options.reruns, progress, || {
-                let connection = client::connect(owner, &host)?;
-                client::converse(&connection, command.clone(), progress)
-            })
+            let lines = if options.is_test_program {
+                divided::command_lines(argv)?
+            } else {
+                vec![argv.to_vec()]
+            };
+            let commands = lines
+                .iter()
+                .map(|line| command::build(line, &options.environment, choice.kind, &writable))
+                .collect::<Result<Vec<_>, _>>()?;
+            let carrier = Carrier {
+                owner,
+                host: &host,
+                reruns: options.reruns,
+                progress,
+            };
+            divided::run_side_by_side(&carrier, &commands)
         }
         HostKind::SoftEpt => {
             let flavour = match options.debugger {
@@ -180,6 +196,24 @@ pub fn run(argv: &[OsString], options: &Options, progress: &Progress) -> Result<
                 soft_ept::run(&parts, argv, &command, options, progress)
             })
         }
+    }
+}
+
+/// Takes commands into the software hosts of one owner, which are told apart by a number.
+struct Carrier<'a> {
+    owner: Process,
+    host: &'a SoftwareHost,
+    reruns: u32,
+    progress: &'a Progress,
+}
+
+impl Carrier<'_> {
+    /// Runs a command on the host of this lane; what it says goes to `sink`.
+    fn carry(&self, lane: usize, command: &Command, sink: Sink<'_>) -> Result<i32, RunError> {
+        with_reruns(self.reruns, self.progress, || {
+            let connection = client::connect(self.owner, lane, self.host)?;
+            client::converse(&connection, command.clone(), self.progress, sink)
+        })
     }
 }
 

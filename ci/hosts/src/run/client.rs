@@ -26,11 +26,15 @@ pub struct Connection {
     is_new_host: bool,
 }
 
-/// Connects to the keeper of this owner's host, starting it when there is none.
-pub fn connect(owner: Process, host: &SoftwareHost) -> Result<Connection, RunError> {
+/// Takes what a program says.
+pub type Sink<'a> = &'a dyn Fn(Stream, &[u8]) -> io::Result<()>;
+
+/// Connects to the keeper of this owner's host with this number, starting it when there
+/// is none.
+pub fn connect(owner: Process, lane: usize, host: &SoftwareHost) -> Result<Connection, RunError> {
     let program = env::current_exe().map_err(doing("find the path of this program"))?;
     let base = rundir::base().map_err(doing("make the folder for software hosts"))?;
-    let key = key(owner, &program, host)
+    let key = key(owner, lane, &program, host)
         .map_err(doing(format!("look at the program {}", program.display())))?;
     // Held until somebody listens, so that two that come at once share one host.
     let _lock = rundir::lock(&base).map_err(doing("lock the folder for software hosts"))?;
@@ -68,9 +72,10 @@ pub fn connect(owner: Process, host: &SoftwareHost) -> Result<Connection, RunErr
     })
 }
 
-/// Hosts of different owners, programs or kernels are different hosts.
-fn key(owner: Process, program: &Path, host: &SoftwareHost) -> io::Result<String> {
+/// Hosts of different owners, lanes, programs or kernels are different hosts.
+fn key(owner: Process, lane: usize, program: &Path, host: &SoftwareHost) -> io::Result<String> {
     let mut hash = Sha256::new();
+    hash.update(lane.to_le_bytes());
     hash.update(rundir::program_identity(program)?);
     for part in [&host.kernel.image, &host.qemu, &host.virtiofsd] {
         hash.update(part.as_os_str().as_encoded_bytes());
@@ -147,6 +152,7 @@ pub fn converse(
     connection: &Connection,
     command: Command,
     progress: &Progress,
+    sink: Sink<'_>,
 ) -> Result<i32, RunError> {
     let stream = &connection.stream;
     send(stream, &FromRunner::Start(command)).map_err(doing("send the command"))?;
@@ -161,7 +167,7 @@ pub fn converse(
                 }
             }
             Some(ToRunner::Output(to, bytes)) => {
-                put_out(to, &bytes).map_err(doing("write the program's output"))?;
+                sink(to, &bytes).map_err(doing("write the program's output"))?;
             }
             Some(ToRunner::Ended(status)) => return Ok(status),
             Some(ToRunner::Failed(what)) => return Err(RunError::Carried(what)),
@@ -171,6 +177,7 @@ pub fn converse(
     }
 }
 
+/// Passes it on to this process's own output.
 pub fn put_out(to: Stream, bytes: &[u8]) -> io::Result<()> {
     match to {
         Stream::Stdout => {
