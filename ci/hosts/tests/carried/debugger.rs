@@ -1,12 +1,10 @@
 //! An independent judge of the walker: the debugger of Bochs prints the walk of the
 //! emulated processor itself, which shares nothing with this project's.
 
-mod program;
-
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use program::{example, host_program};
+use crate::program::{example, host_program};
 
 /// A page of 4 KiB, one of 2 MiB, two that nobody has touched, of which the first has
 /// neighbours in its table, and one without memory.

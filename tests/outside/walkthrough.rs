@@ -138,7 +138,7 @@ fn copy(from: &Path, to: &Path) {
 #[test]
 fn the_front_page_leads_a_driver_of_ones_own_through_a_check() {
     let steps = steps(section(
-        include_str!("../README.md"),
+        include_str!("../../README.md"),
         "\n## A driver of your own\n",
     ));
     assert_eq!(steps.len(), 2, "{steps:#?}");
@@ -147,7 +147,7 @@ fn the_front_page_leads_a_driver_of_ones_own_through_a_check() {
 
 #[test]
 fn the_examples_page_is_true_from_its_first_command_to_its_last() {
-    let steps = steps(include_str!("examples/README.md"));
+    let steps = steps(include_str!("../examples/README.md"));
     let failing = steps.iter().filter(|step| step.status == 1);
     assert_eq!(failing.count(), 2, "{steps:#?}");
     let showing = steps.iter().filter(|step| !step.shows.is_empty());

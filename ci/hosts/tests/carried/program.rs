@@ -1,5 +1,4 @@
 //! The programs that these tests drive.
-#![allow(dead_code, reason = "each test program uses its own part")]
 
 use std::env;
 

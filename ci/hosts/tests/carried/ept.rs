@@ -1,13 +1,11 @@
 //! Carries programs into the software host `soft-ept`: each has a machine of its own.
 
-mod program;
-
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use program::host_program;
+use crate::program::host_program;
 
 fn carried(argv: &[&str]) -> Command {
     let mut command = Command::new(host_program());

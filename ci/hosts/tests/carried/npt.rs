@@ -3,14 +3,12 @@
 //! The host is started once, for this test program, by the first test that comes.
 //! What it needs is installed and fetched by the crate itself.
 
-mod program;
-
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
-use program::host_program;
+use crate::program::host_program;
 
 const WORKS: &str = "/dev/kvm works (kvm_amd, npt)\n";
 
