@@ -29,9 +29,12 @@ pub enum Holder {
     Process(i32),
     /// This process held the doorbell and is about to end.
     Ending(i32),
-    /// A process that its parent is just making; only that process takes it.
-    Newborn,
+    /// The process that this one is just making; only that process takes it.
+    NewbornOf(i32),
 }
+
+/// Beyond the largest pid (`PID_MAX_LIMIT`, 4 Mi).
+const NEWBORN: i32 = 1 << 30;
 
 impl Doorbell {
     /// A word for this process and all that it forks from here on; this process
@@ -65,7 +68,7 @@ impl Doorbell {
     pub fn holder(self) -> Holder {
         match self.word().load(Ordering::SeqCst) {
             word @ ..0 => Holder::Ending(word.wrapping_neg()),
-            0 => Holder::Newborn,
+            word if word & NEWBORN != 0 => Holder::NewbornOf(word & !NEWBORN),
             word => Holder::Process(word),
         }
     }
@@ -116,12 +119,12 @@ impl Doorbell {
 }
 
 impl Holder {
-    /// pids are positive, so that each value of the word means one thing.
+    /// pids are positive and small, so that each value of the word means one thing.
     const fn word(self) -> i32 {
         match self {
             Self::Process(pid) => pid,
             Self::Ending(pid) => pid.wrapping_neg(),
-            Self::Newborn => 0,
+            Self::NewbornOf(parent) => parent | NEWBORN,
         }
     }
 }

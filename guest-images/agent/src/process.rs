@@ -90,46 +90,67 @@ impl Lineage {
     /// and the wait status of the child that died with it. `newborn` is a child that
     /// takes it as its first act.
     fn wait_for_turn(&self, newborn: Option<i32>) -> Outcome {
-        let this = Holder::Process(sys::pid());
+        let this = sys::pid();
         loop {
             let holder = self.doorbell.holder();
-            let dead = match holder {
-                _ if holder == this => return Ok(Value::Unit),
+            let (suspect, options) = match holder {
+                Holder::Process(pid) if pid == this => return Ok(Value::Unit),
+                Holder::Process(pid) => (Some(pid), libc::WNOHANG),
                 // One that says so ends at once; another may live for long.
-                Holder::Ending(pid) => status_of(pid, 0)?,
-                Holder::Process(pid) => status_of(pid, libc::WNOHANG)?,
-                Holder::Newborn => match newborn {
-                    Some(pid) => status_of(pid, libc::WNOHANG)?,
-                    None => None,
-                },
+                Holder::Ending(pid) => (Some(pid), 0),
+                Holder::NewbornOf(parent) if parent == this => (newborn, libc::WNOHANG),
+                Holder::NewbornOf(_) => (None, 0),
             };
-            if let Some(status) = dead {
-                self.doorbell.pass(holder, this);
+            if let Some(child) = suspect
+                && has_ended(child, options)?
+                && let Some(status) = self.inherit(child)?
+            {
                 return Ok(Value::ExitStatus(status));
             }
             self.doorbell.wait(holder);
         }
+    }
+
+    /// Takes the doorbell from a child that has ended with it, and gives its wait status;
+    /// `None` when it had passed it on, and then its status is left for later.
+    ///
+    /// What the child did with the doorbell on its way to its end came after the look by
+    /// which it was suspected, so the word is read again: the dead do not change it.
+    fn inherit(&self, child: i32) -> Result<Option<i32>, Errno> {
+        let this = sys::pid();
+        let holder = self.doorbell.holder();
+        let is_its_own = match holder {
+            Holder::Process(pid) | Holder::Ending(pid) => pid == child,
+            Holder::NewbornOf(parent) => parent == this,
+        };
+        if !is_its_own {
+            return Ok(None);
+        }
+        let status = wait_for(child, child)?;
+        self.doorbell.pass(holder, Holder::Process(this));
+        Ok(Some(status))
     }
 }
 
 /// fork(2). Returns in the child with its pid at once, and in the parent when it
 /// holds the doorbell again.
 pub fn fork(lineage: &mut Lineage, coverage: &mut Coverage) -> Outcome {
-    let parent = Holder::Process(sys::pid());
+    let pid = sys::pid();
+    let (parent, newborn) = (Holder::Process(pid), Holder::NewbornOf(pid));
     let doorbell = lineage.doorbell;
-    doorbell.pass(parent, Holder::Newborn);
+    doorbell.pass(parent, newborn);
     // SAFETY: the agent has one thread, so nothing it needs is locked in the child.
     match unsafe { libc::fork() } {
         -1 => {
             let refused = Errno::last();
-            doorbell.pass(Holder::Newborn, parent);
+            doorbell.pass(newborn, parent);
             Err(refused.into())
         }
         0 => {
             lineage.forked = true;
             coverage.forget();
             let child = sys::pid();
-            doorbell.pass(Holder::Newborn, Holder::Process(child));
+            doorbell.pass(newborn, Holder::Process(child));
             Ok(Value::Pid(child))
         }
         child => {
@@ -178,18 +199,22 @@ pub fn crash(lineage: &Lineage, how: Crash) -> Outcome {
     }
 }
 
-/// Wait status of a child that has ended; `None` when it has not, or is no child of
-/// this process.
-fn status_of(child: i32, options: libc::c_int) -> Result<Option<i32>, Errno> {
+/// Whether a child has ended; it is not reaped. False for a process that is no child of
+/// this one. Waits for its end unless `options` of waitid(2) say otherwise.
+fn has_ended(child: i32, options: libc::c_int) -> Result<bool, Errno> {
+    let options = libc::WEXITED | libc::WNOWAIT | options;
     loop {
-        let mut status = 0;
-        // SAFETY: `status` is live; any pid may be waited for.
-        match unsafe { libc::waitpid(child, &raw mut status, options) } {
-            ended if ended == child => return Ok(Some(status)),
-            -1 if Errno::last() == Errno(libc::EINTR) => {}
-            -1 if Errno::last() == Errno(libc::ECHILD) => return Ok(None),
-            -1 => return Err(Errno::last()),
-            _ => return Ok(None),
+        // SAFETY: all zeroes are a value of this structure of plain integers.
+        let mut found: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let id = child.cast_unsigned();
+        // SAFETY: `found` is live; any pid may be waited for.
+        let answer = unsafe { libc::waitid(libc::P_PID, id, &raw mut found, options) };
+        match answer {
+            // SAFETY: filled by the kernel for a child that has ended, else still zero.
+            0 => return Ok(unsafe { found.si_pid() } == child),
+            _ if Errno::last() == Errno(libc::EINTR) => {}
+            _ if Errno::last() == Errno(libc::ECHILD) => return Ok(false),
+            _ => return Err(Errno::last()),
         }
     }
 }
@@ -320,6 +345,63 @@ mod tests {
         }
         let this = perform(state, Request::SwitchTo { pid: sys::pid() });
         assert_eq!(this, Reply::Done(Value::Unit));
+    }
+
+    /// A child that does this and ends, without having been reaped.
+    fn ended_child(act: impl FnOnce(i32)) -> i32 {
+        // SAFETY: the child calls what a child of a process with threads may call.
+        match unsafe { libc::fork() } {
+            -1 => panic!("no child: {}", io::Error::last_os_error()),
+            0 => {
+                act(sys::pid());
+                // SAFETY: _exit(2) has no preconditions.
+                unsafe { libc::_exit(7) }
+            }
+            child => {
+                assert_eq!(has_ended(child, 0), Ok(true));
+                child
+            }
+        }
+    }
+
+    /// The child says that it ends, and does, after it was seen to hold the doorbell.
+    #[test]
+    fn a_doorbell_is_taken_from_the_dead_whatever_they_said_last() {
+        let lineage = Lineage::of_test();
+        let (doorbell, this) = (lineage.doorbell, Holder::Process(sys::pid()));
+        let ends_with = |last: fn(i32) -> Holder| {
+            let child = ended_child(|child| doorbell.pass(this, last(child)));
+            assert_eq!(lineage.inherit(child), Ok(Some(7 << 8)));
+            assert_eq!(doorbell.holder(), this);
+            assert_eq!(has_ended(child, 0), Ok(false), "reaped");
+        };
+        ends_with(Holder::Ending);
+        ends_with(Holder::Process);
+        doorbell.pass(this, Holder::NewbornOf(sys::pid()));
+        ends_with(Holder::Ending);
+    }
+
+    /// The child passes it on and dies, after it was seen to hold the doorbell.
+    #[test]
+    fn what_the_dead_passed_on_is_not_taken() {
+        let lineage = Lineage::of_test();
+        let (doorbell, this) = (lineage.doorbell, Holder::Process(sys::pid()));
+        let other = Holder::Process(1);
+        let child = ended_child(|_| doorbell.pass(this, other));
+        assert_eq!(lineage.inherit(child), Ok(None));
+        assert_eq!(doorbell.holder(), other);
+        assert_eq!(wait_for(child, child), Ok(7 << 8), "its status is kept");
+    }
+
+    #[test]
+    fn a_newborn_is_its_parents_own() {
+        let lineage = Lineage::of_test();
+        let (doorbell, this) = (lineage.doorbell, Holder::Process(sys::pid()));
+        let others = Holder::NewbornOf(1);
+        let child = ended_child(|_| doorbell.pass(this, others));
+        assert_eq!(lineage.inherit(child), Ok(None));
+        assert_eq!(doorbell.holder(), others);
+        assert_eq!(wait_for(child, child), Ok(7 << 8));
     }
 
     /// One that does not hold the doorbell dies unnoticed until it is its turn.
