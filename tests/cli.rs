@@ -54,7 +54,7 @@ fn both_hooks(strategies: &[&str]) -> Vec<String> {
 fn the_good_driver_passes_with_every_page_of_every_window() {
     let output = mapwitness("good", &["check", "--json"]);
     let report = json(&output);
-    assert_eq!(output.status.code(), Some(0), "{report:#}");
+    assert_eq!(output.status.code(), Some(0), "{report:#}\n{output:?}");
     assert_eq!(report["verdict"], "pass");
     let files = report["files"].as_array().expect("files");
     let pages = files

@@ -54,11 +54,15 @@ fn a_guest_that_spins_for_ever_is_declared_hung() {
     config.hang_after = Duration::from_secs(15);
     let mut guest = boot(&config);
     let ended = ending(&mut guest, Crash::Spin);
-    let End::Hang { after, rip } = ended.cause else {
+    let End::Hang { after, vcpus } = ended.cause else {
         panic!("{ended}");
     };
     assert_eq!(after, config.hang_after);
-    assert_ne!(rip, 0);
+    let [vcpu] = vcpus.as_slice() else {
+        panic!("{vcpus:?}");
+    };
+    assert!(vcpu.starts_with("at rip 0x"), "{vcpu}");
+    assert!(vcpu.contains("; runnable; timer "), "{vcpu}");
 }
 
 #[test]

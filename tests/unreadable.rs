@@ -94,10 +94,10 @@ fn what_is_required_and_hidden_ends_with_2() {
             "second-level",
         ],
     );
-    assert_eq!(output.status.code(), Some(2));
     let report = json(&output);
+    assert_eq!(output.status.code(), Some(2), "{report:#}");
     assert_eq!(report["verdict"], "error");
-    assert_eq!(report["links"]["second_level"], 0);
+    assert_eq!(report["links"]["second_level"], 0, "{report:#}");
     assert_eq!(report["links"]["stamp"], report["pages_checked"]);
     assert_eq!(report["host"]["second_level_levels"], Value::Null);
 }

@@ -26,6 +26,15 @@ const LEAF7_EDX_XSAVE: u32 = 1 << 2 | 1 << 3 | 1 << 8 | 1 << 20 | 0xf << 22;
 const LEAF7_ECX_LA57: u32 = 1 << 16;
 /// LWP, XOP and FMA4 (leaf 0x8000_0001, ecx).
 const AMD_ECX_XSAVE: u32 = 1 << 11 | 1 << 15 | 1 << 16;
+/// KVM's paravirtual features that the guest is offered (leaf 0x4000_0001, eax;
+/// Documentation/virt/kvm/x86/cpuid.rst): its clock, in the later form and with its promise
+/// of one time on all vCPUs, and no delays after port I/O.
+///
+/// The others keep state that no call tells: a page fault that KVM lets the guest sleep
+/// over, say, or an end of interrupt that it has not taken note of. A reset could not bring
+/// that back, and the write that turns asynchronous faults on again sends the guest an
+/// interrupt that it would not have had.
+const KVM_FEATURES: u32 = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 24;
 
 /// What to tell one vCPU.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +81,7 @@ fn adapt(entry: &mut kvm_cpuid_entry2, topology: Topology) {
         // AVX again, in all its later forms.
         (0x7, _) => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
         (0xb | 0x1f, index) => adapt_topology_leaf(entry, index, topology),
+        (0x4000_0001, _) => entry.eax &= KVM_FEATURES,
         (0x8000_0001, _) => entry.ecx &= !AMD_ECX_XSAVE,
         (0x8000_001e, _) => entry.eax = apic_id,
         _ => {}
@@ -145,6 +155,7 @@ mod tests {
             all(0xb, 1),
             all(0xd, 0),
             all(0xd, 1),
+            all(0x4000_0001, 0),
         ];
         CpuId::from_entries(&entries).expect("few entries")
     }
@@ -172,6 +183,15 @@ mod tests {
         assert_eq!(seven.ebx & (1 << 5 | 1 << 16 | 1 << 31), 0);
         assert_ne!(seven.ebx & (1 << 29), 0, "SHA needs no XSAVE");
         assert_eq!(seven.ecx & LEAF7_ECX_LA57, 0);
+    }
+
+    #[test]
+    fn only_the_clock_is_paravirtual() {
+        let cpuid = for_vcpu(&everything(), SECOND_OF_THREE);
+        let features = subleaf(&cpuid, 0x4000_0001, 0).expect("KVM's leaf").eax;
+        for (bit, offered) in [(3, true), (24, true), (4, false), (5, false), (6, false)] {
+            assert_eq!(features & 1 << bit != 0, offered, "bit {bit}");
+        }
     }
 
     #[test]

@@ -134,8 +134,8 @@ pub enum End {
     Hang {
         /// How long the guest was given.
         after: Duration,
-        /// Instruction pointer of the first vCPU when it was stopped.
-        rip: u64,
+        /// What each vCPU was waiting for when it was stopped.
+        vcpus: Vec<String>,
     },
     /// KVM could not go on (`KVM_EXIT_INTERNAL_ERROR`).
     KvmInternalError {
@@ -172,10 +172,11 @@ impl fmt::Display for End {
             Self::TripleFault { rip } => write!(f, "the guest triple-faulted at rip {rip:#x}"),
             Self::Reset => f.write_str("the guest reset itself"),
             Self::PowerOff => f.write_str("the guest powered itself off"),
-            Self::Hang { after, rip } => write!(
+            Self::Hang { after, vcpus } => write!(
                 f,
-                "the guest hung: no word from its agent for {} s, stopped at rip {rip:#x}",
-                after.as_secs_f32()
+                "the guest hung: no word from its agent for {} s; its vCPUs: {}",
+                after.as_secs_f32(),
+                vcpus.join(" / ")
             ),
             Self::KvmInternalError { suberror, rip } => write!(
                 f,

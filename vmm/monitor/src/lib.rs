@@ -21,6 +21,7 @@ mod run;
 mod saved;
 mod slots;
 mod snapshot;
+mod stuck;
 mod threads;
 #[cfg(fuzzing)]
 pub mod untrusted;

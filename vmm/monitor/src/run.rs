@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use crate::error::{End, Ended, VmError};
 use crate::events::Wakeup;
 use crate::hpet;
-use crate::vcpu::{self, Report, Vcpu};
+use crate::stuck;
+use crate::vcpu::{Report, Vcpu};
 use crate::vm::Vm;
 
 /// Lines of the console that an error carries.
@@ -122,9 +123,10 @@ impl Vm {
                 Ok(who)
             }
             Outcome::Hang => {
-                let rip = self.vcpus.first().map_or(0, |vcpu| vcpu::rip(&vcpu.fd()));
                 let after = self.hang_after;
-                Err(self.end(End::Hang { after, rip }))
+                let vcpus = self.vcpus.iter().map(|vcpu| stuck::describe(&vcpu.fd()));
+                let vcpus = vcpus.collect();
+                Err(self.end(End::Hang { after, vcpus }))
             }
             Outcome::End(cause) => Err(self.end(cause)),
             // A pause that nobody asked for cannot be told from a stop.

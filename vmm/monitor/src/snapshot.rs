@@ -7,7 +7,7 @@ mod cpu;
 mod machine;
 mod memory;
 mod present;
-mod tsc;
+pub(crate) mod tsc;
 
 use vm_memory::GuestMemoryBackend;
 

@@ -323,7 +323,7 @@ pub(crate) fn rip(vcpu: &VcpuFd) -> u64 {
 }
 
 /// Value of a model-specific register.
-fn read_msr(vcpu: &VcpuFd, index: u32) -> Result<u64, VmError> {
+pub(crate) fn read_msr(vcpu: &VcpuFd, index: u32) -> Result<u64, VmError> {
     let entry = kvm_msr_entry {
         index,
         ..Default::default()

@@ -16,7 +16,7 @@ ioctl_iow_nr!(KVM_SET_DEVICE_ATTR, KVMIO, 0xe1, kvm_device_attr);
 ioctl_iow_nr!(KVM_GET_DEVICE_ATTR, KVMIO, 0xe2, kvm_device_attr);
 
 /// What the counter shows now. Frequencies are not scaled: the guest's is the host's.
-pub(super) fn read(vcpu: &VcpuFd) -> Result<u64, VmError> {
+pub(crate) fn read(vcpu: &VcpuFd) -> Result<u64, VmError> {
     let mut offset = 0;
     let request = attribute(&mut offset);
     // SAFETY: the attribute is one word, and `request` points to one that lives until
