@@ -279,10 +279,7 @@ fn a_page_counts_who_holds_it() {
 
     let pid = guest.fork().expect("an answer").expect("forked");
     let shared = page(&guest, &facts, gfn);
-    assert_eq!(
-        (shared.mapcount(), shared.refcount),
-        (2, alone.refcount + 1)
-    );
+    assert_held_by(&shared, 2);
     assert_eq!(view(&guest, &facts).current().expect("the child").pid, pid);
     guest.exit_child(0).expect("an answer").expect("gone");
     assert_held_by(&page(&guest, &facts, gfn), 1);
