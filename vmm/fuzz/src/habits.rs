@@ -1,9 +1,14 @@
-//! Cases in which something is done over and over, or by one who is gone afterwards: what a
-//! driver then has not taken back is seen by what it grants next.
+//! Cases in which something is done over and over, or by one who is gone afterwards, or to
+//! what was taken away: what a driver then has not taken back, or brings back, is seen by what
+//! it grants next.
 
+use std::collections::BTreeMap;
+
+use contract::{Backing, FileContract};
 use harness::model::{Anchor, Call, Handle, Operation, Process};
-use wire::{OpenMode, Prot, Sharing};
+use wire::Sharing;
 
+use crate::beginnings::rights;
 use crate::case::Case;
 use crate::world::World;
 
@@ -20,17 +25,29 @@ enum Habit {
     MapsAndUnmaps,
     /// Refused over and over, since there is nothing behind the file's end, and then granted.
     IsRefused,
+    /// Its window is taken away from two mappings by two open files, and given back.
+    IsTakenAway,
 }
 
-const HABITS: [Habit; 3] = [Habit::ComesAndGoes, Habit::MapsAndUnmaps, Habit::IsRefused];
+const HABITS: [Habit; 4] = [
+    Habit::ComesAndGoes,
+    Habit::MapsAndUnmaps,
+    Habit::IsRefused,
+    Habit::IsTakenAway,
+];
 
 /// Such cases for all files.
 pub(crate) fn cases(world: &World) -> Vec<Case> {
     let mut cases = Vec::new();
-    for file in 0..world.files.len() {
-        for (number, habit) in HABITS.into_iter().enumerate() {
-            if world.files.len() <= FEW_FILES || number == file % HABITS.len() {
-                let operations = operations(world, file, habit).unwrap_or_default();
+    // Files of one strategy, one after the other, each have another turn; and so have the
+    // files of one window.
+    let mut strategies: BTreeMap<&str, usize> = BTreeMap::new();
+    for (number, file) in world.files.iter().enumerate() {
+        let known = strategies.len();
+        let turn = number + *strategies.entry(&file.strategy).or_insert(known);
+        for (habit_turn, habit) in HABITS.into_iter().enumerate() {
+            if world.files.len() <= FEW_FILES || habit_turn == turn % HABITS.len() {
+                let operations = operations(world, number, habit).unwrap_or_default();
                 cases.push(world.sense(&Case { operations }));
             }
         }
@@ -39,19 +56,17 @@ pub(crate) fn cases(world: &World) -> Vec<Case> {
 }
 
 fn operations(world: &World, file: usize, habit: Habit) -> Option<Vec<Operation>> {
-    let range = world.files.get(file)?.ranges.first()?;
-    let (handle, child) = (Handle(0), Process(1));
-    let prot = Prot {
-        read: true,
-        write: range.access.write,
-        exec: false,
+    let contract = world.files.get(file)?;
+    let range = contract.ranges.first()?;
+    let child = Process(1);
+    let (mode, prot) = rights(world, file);
+    let open = |handle| Call::Open {
+        file,
+        mode,
+        handle: Handle(handle),
     };
-    let mode = match prot.write {
-        true => OpenMode::ReadWrite,
-        false => OpenMode::ReadOnly,
-    };
-    let map = |first_page, npages, anchor| Call::Map {
-        handle,
+    let map = |handle, first_page, npages, anchor| Call::Map {
+        handle: Handle(handle),
         first_page,
         npages,
         prot,
@@ -59,12 +74,12 @@ fn operations(world: &World, file: usize, habit: Habit) -> Option<Vec<Operation>
         fixed: None,
         anchor: Anchor(anchor),
     };
-    let granted = |anchor| map(range.first_page(), range.npages, anchor);
-    let mut operations = vec![Process::FIRST.does(Call::Open { file, mode, handle })];
+    let granted = |handle, anchor| map(handle, range.first_page(), range.npages, anchor);
+    let mut operations = vec![Process::FIRST.does(open(0))];
     let mut then = |by: Process, call| operations.push(by.does(call));
     match habit {
         Habit::ComesAndGoes => {
-            then(Process::FIRST, granted(0));
+            then(Process::FIRST, granted(0, 0));
             then(Process::FIRST, Call::Load(Anchor(0).page(0)));
             then(Process::FIRST, Call::Fork { child });
             then(child, Call::Exit);
@@ -72,22 +87,52 @@ fn operations(world: &World, file: usize, habit: Habit) -> Option<Vec<Operation>
         }
         Habit::MapsAndUnmaps => {
             for time in 0..TIMES {
-                then(Process::FIRST, granted(time));
+                then(Process::FIRST, granted(0, time));
                 let pages = Anchor(time).pages(0, range.npages);
                 then(Process::FIRST, Call::Unmap(pages));
             }
-            then(Process::FIRST, granted(TIMES));
+            then(Process::FIRST, granted(0, TIMES));
         }
         Habit::IsRefused => {
-            let end = world.files.get(file)?.ranges.iter();
+            let end = contract.ranges.iter();
             let end = end
                 .map(|it| it.first_page().saturating_add(it.npages))
                 .max()?;
             for time in 0..TIMES {
-                then(Process::FIRST, map(end, 1, time));
+                then(Process::FIRST, map(0, end, 1, time));
             }
-            then(Process::FIRST, granted(TIMES));
+            then(Process::FIRST, granted(0, TIMES));
+        }
+        Habit::IsTakenAway => {
+            let window = window(world, contract)?;
+            let page = range.npages / 2;
+            let touch = || Call::Load(Anchor(0).page(page));
+            for call in [
+                granted(0, 0),
+                touch(),
+                open(1),
+                granted(1, 1),
+                Call::Load(Anchor(1).page(0)),
+                Call::Revoke { window },
+                touch(),
+                Call::Restore { window },
+                touch(),
+                granted(0, 2),
+            ] {
+                then(Process::FIRST, call);
+            }
         }
     }
     Some(operations)
+}
+
+/// The window that a file shows, by its number.
+fn window(world: &World, file: &FileContract) -> Option<usize> {
+    let mut named = file.ranges.iter().filter_map(|range| match &range.backing {
+        Backing::Window { name, .. } => Some(name),
+        Backing::Buffer { .. } => None,
+    });
+    let name = named.next()?;
+    let mut windows = world.plan.windows.iter();
+    windows.position(|window| window.name == *name)
 }
