@@ -81,15 +81,15 @@ fn beginning(world: &World, file: usize, number: u32) -> Vec<Call> {
     ]
 }
 
-/// All but the last page of a file that is open, and all but the first, each touched at the
-/// end that is cut off: what a driver brings in together may reach beyond it.
+/// Parts of a file that is open, each touched at the end that is cut off: what a driver brings
+/// in together may reach beyond it. All but the last page, of a large file half of it but for
+/// a page, and what follows the first page.
 fn parts(world: &World, file: usize) -> Vec<Call> {
     let range = world.files.get(file).and_then(|file| file.ranges.first());
-    let Some((range, npages)) = range.and_then(|range| Some((range, range.npages.checked_sub(1)?)))
-    else {
+    let Some(range) = range.filter(|range| range.npages > 1) else {
         return Vec::new();
     };
-    let part = |first_page, anchor, touched| {
+    let part = |first_page, npages, anchor, touched| {
         let map = Call::Map {
             handle: Handle(0),
             first_page,
@@ -102,7 +102,12 @@ fn parts(world: &World, file: usize) -> Vec<Call> {
         [map, Call::Load(anchor.page(touched))]
     };
     let first = range.first_page();
-    let without_last = part(first, Anchor(1), npages.saturating_sub(1));
-    let without_first = part(first.saturating_add(1), Anchor(2), 0);
+    let front = match is_large(world, file) {
+        true => range.npages / 2 - 1,
+        false => range.npages - 1,
+    };
+    let back = (range.npages - 1).min(FEW_NPAGES);
+    let without_last = part(first, front, Anchor(1), front.saturating_sub(1));
+    let without_first = part(first.saturating_add(1), back, Anchor(2), 0);
     without_last.into_iter().chain(without_first).collect()
 }

@@ -47,10 +47,8 @@ impl Leavings {
         };
         let view = guest.kernel(facts)?;
         let vmas = view.vmas(&view.current()?)?;
-        let is_special = |vma: &&guest_kernel::VmaView| {
-            let names = vma.flags.names();
-            SPECIAL.iter().any(|flag| names.contains(flag))
-        };
+        let is_special =
+            |vma: &&guest_kernel::VmaView| SPECIAL.iter().any(|flag| vma.flags.has(flag));
         let told = guest.plan().buffer_pages();
         let mut pages = Vec::new();
         for (_, gpa) in told {
@@ -122,8 +120,8 @@ pub(crate) fn look(
         case.operations.iter().any(opens)
     };
     let counted = inside.counts.iter().filter(|(file, _)| opened(**file));
-    let counted = counted.filter_map(|(file, count)| Some((world.files.get(*file)?, *count)));
-    counts::again(guest, facts, &counted.collect::<Vec<_>>())
+    let counted: Vec<_> = counted.map(|(_, count)| *count).collect();
+    counts::again(guest, facts, &counted)
 }
 
 fn end_children(guest: &mut Guest, model: &mut Model) -> Result<Option<Verdict>, HarnessError> {
@@ -131,7 +129,8 @@ fn end_children(guest: &mut Guest, model: &mut Model) -> Result<Option<Verdict>,
         .processes()
         .filter(|process| *process != Process::FIRST)
         .collect();
-    for child in children {
+    // The last of them was looked at last, and holds the doorbell.
+    for child in children.into_iter().rev() {
         let exit = child.does(Call::Exit);
         let came = guest.perform(model, &exit)?;
         if let Err(surprise) = model.apply(&exit, &came)? {
