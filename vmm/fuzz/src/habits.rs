@@ -25,15 +25,18 @@ enum Habit {
     MapsAndUnmaps,
     /// Refused over and over, since there is nothing behind the file's end, and then granted.
     IsRefused,
-    /// Its window is taken away from two mappings by two open files, and given back.
+    /// Its window is taken away from mappings by two files that show it, and given back.
     IsTakenAway,
+    /// Its driver loses the device and gets it back.
+    IsUnbound,
 }
 
-const HABITS: [Habit; 4] = [
+const HABITS: [Habit; 5] = [
     Habit::ComesAndGoes,
     Habit::MapsAndUnmaps,
     Habit::IsRefused,
     Habit::IsTakenAway,
+    Habit::IsUnbound,
 ];
 
 /// Such cases for all files.
@@ -60,7 +63,7 @@ fn operations(world: &World, file: usize, habit: Habit) -> Option<Vec<Operation>
     let range = contract.ranges.first()?;
     let child = Process(1);
     let (mode, prot) = rights(world, file);
-    let open = |handle| Call::Open {
+    let open = |file, handle| Call::Open {
         file,
         mode,
         handle: Handle(handle),
@@ -75,7 +78,7 @@ fn operations(world: &World, file: usize, habit: Habit) -> Option<Vec<Operation>
         anchor: Anchor(anchor),
     };
     let granted = |handle, anchor| map(handle, range.first_page(), range.npages, anchor);
-    let mut operations = vec![Process::FIRST.does(open(0))];
+    let mut operations = vec![Process::FIRST.does(open(file, 0))];
     let mut then = |by: Process, call| operations.push(by.does(call));
     match habit {
         Habit::ComesAndGoes => {
@@ -105,12 +108,13 @@ fn operations(world: &World, file: usize, habit: Habit) -> Option<Vec<Operation>
         }
         Habit::IsTakenAway => {
             let window = window(world, contract)?;
+            let other = other_of(world, file, window);
             let page = range.npages / 2;
             let touch = || Call::Load(Anchor(0).page(page));
             for call in [
                 granted(0, 0),
                 touch(),
-                open(1),
+                open(other, 1),
                 granted(1, 1),
                 Call::Load(Anchor(1).page(0)),
                 Call::Revoke { window },
@@ -122,8 +126,35 @@ fn operations(world: &World, file: usize, habit: Habit) -> Option<Vec<Operation>
                 then(Process::FIRST, call);
             }
         }
+        Habit::IsUnbound => {
+            let page = range.npages / 2;
+            let touch = |anchor| Call::Load(Anchor(anchor).page(page));
+            for call in [
+                granted(0, 0),
+                touch(0),
+                Call::Unbind,
+                touch(0),
+                Call::Bind,
+                open(file, 1),
+                granted(1, 1),
+                touch(1),
+            ] {
+                then(Process::FIRST, call);
+            }
+        }
     }
     Some(operations)
+}
+
+/// The file after this one, in a circle, that shows the same window; itself where it alone does.
+fn other_of(world: &World, file: usize, shown: usize) -> usize {
+    let count = world.files.len();
+    let mut others = (1..count).map(|step| (file + step) % count);
+    let shows = |other: &usize| {
+        let contract = world.files.get(*other);
+        contract.is_some_and(|contract| window(world, contract) == Some(shown))
+    };
+    others.find(shows).unwrap_or(file)
 }
 
 /// The window that a file shows, by its number.
