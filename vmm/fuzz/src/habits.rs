@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use contract::{Backing, FileContract};
+use contract::{Backing, FileContract, RangeContract};
 use harness::model::{Anchor, Call, Handle, Operation, Process};
-use wire::Sharing;
+use wire::{OpenMode, Prot, Sharing};
 
 use crate::beginnings::rights;
 use crate::case::Case;
@@ -59,91 +59,129 @@ pub(crate) fn cases(world: &World) -> Vec<Case> {
 }
 
 fn operations(world: &World, file: usize, habit: Habit) -> Option<Vec<Operation>> {
-    let contract = world.files.get(file)?;
-    let range = contract.ranges.first()?;
-    let child = Process(1);
-    let (mode, prot) = rights(world, file);
-    let open = |file, handle| Call::Open {
-        file,
-        mode,
-        handle: Handle(handle),
-    };
-    let map = |handle, first_page, npages, anchor| Call::Map {
-        handle: Handle(handle),
-        first_page,
-        npages,
-        prot,
-        sharing: Sharing::Shared,
-        fixed: None,
-        anchor: Anchor(anchor),
-    };
-    let granted = |handle, anchor| map(handle, range.first_page(), range.npages, anchor);
-    let mut operations = vec![Process::FIRST.does(open(file, 0))];
-    let mut then = |by: Process, call| operations.push(by.does(call));
-    match habit {
-        Habit::ComesAndGoes => {
-            then(Process::FIRST, granted(0, 0));
-            then(Process::FIRST, Call::Load(Anchor(0).page(0)));
-            then(Process::FIRST, Call::Fork { child });
-            then(child, Call::Exit);
-            then(Process::FIRST, Call::Load(Anchor(0).page(0)));
-        }
-        Habit::MapsAndUnmaps => {
-            for time in 0..TIMES {
-                then(Process::FIRST, granted(0, time));
-                let pages = Anchor(time).pages(0, range.npages);
-                then(Process::FIRST, Call::Unmap(pages));
-            }
-            then(Process::FIRST, granted(0, TIMES));
-        }
-        Habit::IsRefused => {
-            let end = contract.ranges.iter();
-            let end = end
-                .map(|it| it.first_page().saturating_add(it.npages))
-                .max()?;
-            for time in 0..TIMES {
-                then(Process::FIRST, map(0, end, 1, time));
-            }
-            then(Process::FIRST, granted(0, TIMES));
-        }
-        Habit::IsTakenAway => {
-            let window = window(world, contract)?;
-            let other = other_of(world, file, window);
-            let page = range.npages / 2;
-            let touch = || Call::Load(Anchor(0).page(page));
-            for call in [
-                granted(0, 0),
-                touch(),
-                open(other, 1),
-                granted(1, 1),
-                Call::Load(Anchor(1).page(0)),
-                Call::Revoke { window },
-                touch(),
-                Call::Restore { window },
-                touch(),
-                granted(0, 2),
-            ] {
-                then(Process::FIRST, call);
-            }
-        }
-        Habit::IsUnbound => {
-            let page = range.npages / 2;
-            let touch = |anchor| Call::Load(Anchor(anchor).page(page));
-            for call in [
-                granted(0, 0),
-                touch(0),
-                Call::Unbind,
-                touch(0),
-                Call::Bind,
-                open(file, 1),
-                granted(1, 1),
-                touch(1),
-            ] {
-                then(Process::FIRST, call);
-            }
+    let of = Of::file(world, file)?;
+    let mut calls = vec![(Process::FIRST, of.open(file, 0))];
+    calls.extend(match habit {
+        Habit::ComesAndGoes => of.comes_and_goes(),
+        Habit::MapsAndUnmaps => by_first(of.maps_and_unmaps()),
+        Habit::IsRefused => by_first(of.is_refused()?),
+        Habit::IsTakenAway => by_first(of.is_taken_away(world, file)?),
+        Habit::IsUnbound => by_first(of.is_unbound(file)),
+    });
+    let all = calls.into_iter();
+    Some(all.map(|(by, call)| by.does(call)).collect())
+}
+
+fn by_first(calls: Vec<Call>) -> Vec<(Process, Call)> {
+    let all = calls.into_iter();
+    all.map(|call| (Process::FIRST, call)).collect()
+}
+
+/// A file that something is done to, once it is open as handle 0.
+struct Of<'w> {
+    contract: &'w FileContract,
+    range: &'w RangeContract,
+    mode: OpenMode,
+    prot: Prot,
+}
+
+impl<'w> Of<'w> {
+    fn file(world: &'w World, file: usize) -> Option<Self> {
+        let contract = world.files.get(file)?;
+        let (mode, prot) = rights(world, file);
+        Some(Self {
+            contract,
+            range: contract.ranges.first()?,
+            mode,
+            prot,
+        })
+    }
+
+    fn open(&self, file: usize, handle: u32) -> Call {
+        Call::Open {
+            file,
+            mode: self.mode,
+            handle: Handle(handle),
         }
     }
-    Some(operations)
+
+    fn map(&self, handle: u32, first_page: u64, npages: u64, anchor: u32) -> Call {
+        Call::Map {
+            handle: Handle(handle),
+            first_page,
+            npages,
+            prot: self.prot,
+            sharing: Sharing::Shared,
+            fixed: None,
+            anchor: Anchor(anchor),
+        }
+    }
+
+    /// All of its first range.
+    fn granted(&self, handle: u32, anchor: u32) -> Call {
+        self.map(handle, self.range.first_page(), self.range.npages, anchor)
+    }
+
+    /// A page in the middle.
+    fn touch(&self, anchor: u32) -> Call {
+        Call::Load(Anchor(anchor).page(self.range.npages / 2))
+    }
+
+    fn comes_and_goes(&self) -> Vec<(Process, Call)> {
+        let child = Process(1);
+        let load = Call::Load(Anchor(0).page(0));
+        vec![
+            (Process::FIRST, self.granted(0, 0)),
+            (Process::FIRST, load.clone()),
+            (Process::FIRST, Call::Fork { child }),
+            (child, Call::Exit),
+            (Process::FIRST, load),
+        ]
+    }
+
+    fn maps_and_unmaps(&self) -> Vec<Call> {
+        let unmap = |time| Call::Unmap(Anchor(time).pages(0, self.range.npages));
+        let both = (0..TIMES).flat_map(|time| [self.granted(0, time), unmap(time)]);
+        both.chain([self.granted(0, TIMES)]).collect()
+    }
+
+    fn is_refused(&self) -> Option<Vec<Call>> {
+        let ranges = self.contract.ranges.iter();
+        let end = ranges
+            .map(|it| it.first_page().saturating_add(it.npages))
+            .max()?;
+        let refused = (0..TIMES).map(|time| self.map(0, end, 1, time));
+        Some(refused.chain([self.granted(0, TIMES)]).collect())
+    }
+
+    fn is_taken_away(&self, world: &World, file: usize) -> Option<Vec<Call>> {
+        let window = window(world, self.contract)?;
+        Some(vec![
+            self.granted(0, 0),
+            self.touch(0),
+            self.open(other_of(world, file, window), 1),
+            self.granted(1, 1),
+            Call::Load(Anchor(1).page(0)),
+            Call::Revoke { window },
+            self.touch(0),
+            Call::Restore { window },
+            self.touch(0),
+            self.granted(0, 2),
+        ])
+    }
+
+    fn is_unbound(&self, file: usize) -> Vec<Call> {
+        vec![
+            self.granted(0, 0),
+            self.touch(0),
+            Call::Unbind,
+            self.touch(0),
+            Call::Bind,
+            self.open(file, 1),
+            self.granted(1, 1),
+            self.touch(1),
+        ]
+    }
 }
 
 /// The file after this one, in a circle, that shows the same window; itself where it alone does.
