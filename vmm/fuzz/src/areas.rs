@@ -14,6 +14,8 @@ use crate::verdict::Verdict;
 /// `vm_private_data` of a lazy mapping points to begins with the count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count {
+    /// Where it stands in the guest's kernel.
+    pub at: Gva,
     /// With neither a mapping nor an open file.
     pub alone: u32,
     /// More for each open file.

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use harness::HarnessError;
 
 use crate::case::Case;
-use crate::subject::{Pace, Subject, Times};
+use crate::ran::{Pace, Times};
+use crate::subject::Subject;
 
 /// The time that the same cases took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use addr::Gva;
 use contract::{FileContract, RangeContract, When};
-use guest_kernel::{KernelFacts, KernelView, VmaView};
+use guest_kernel::{KernelFacts, KernelView};
 use harness::{Guest, GuestSnapshot, HarnessError, Mapping, MappingSpec};
 use wire::OpenMode;
 
@@ -35,31 +35,22 @@ pub(crate) fn of(
     Ok(counts)
 }
 
-/// Opens and maps files that a case has had open, when all is closed: whoever went must
-/// not be counted any more.
+/// Holds the counts of files that a case has had open against what they were before, when
+/// all is closed: whoever went must not be counted any more.
 pub(crate) fn again(
-    guest: &mut Guest,
+    guest: &Guest,
     facts: &KernelFacts,
-    files: &[(&Arc<FileContract>, Count)],
+    counts: &[Count],
 ) -> Result<Option<Verdict>, HarnessError> {
-    let mut there = Vec::new();
-    for (file, count) in files {
-        if let Some((_, mapping)) = mapped(guest, file)? {
-            there.push((mapping.gva, *count));
-        }
-    }
-    if there.is_empty() {
+    if counts.is_empty() {
         return Ok(None);
     }
     let view = guest.kernel(facts)?;
-    let task = view.current()?;
-    for (gva, count) in there {
-        let wanted = count.alone.wrapping_add(1).wrapping_add(count.each_open);
-        let vma = view.vma_of(&task, gva)?;
-        let found = vma.and_then(|vma| read_count(&view, &vma));
-        if found != Some(wanted) {
+    for count in counts {
+        let found = read_count(&view, count.at);
+        if found != Some(count.alone) {
             let found = found.map_or("none".to_owned(), |found| format!("{found} references"));
-            let expected = format!("{wanted} references by one mapping, all else closed");
+            let expected = format!("{} references, all closed", count.alone);
             return Ok(Some(Verdict::rule("reference count", expected, found)));
         }
     }
@@ -101,23 +92,32 @@ fn count(
         return Ok(None);
     }
     let twice = counted(guest, facts, mapping.gva)?;
-    Ok(once.zip(twice).map(|(once, twice)| {
-        let each_open = twice.wrapping_sub(once);
-        Count {
-            alone: once.wrapping_sub(1).wrapping_sub(each_open),
-            each_open,
-        }
+    let (Some((at, once)), Some((_, twice))) = (once, twice) else {
+        return Ok(None);
+    };
+    let each_open = twice.wrapping_sub(once);
+    Ok(Some(Count {
+        at,
+        alone: once.wrapping_sub(1).wrapping_sub(each_open),
+        each_open,
     }))
 }
 
-fn counted(guest: &Guest, facts: &KernelFacts, gva: Gva) -> Result<Option<u32>, HarnessError> {
+/// Where the count of a mapping's file stands, and what it is.
+fn counted(
+    guest: &Guest,
+    facts: &KernelFacts,
+    gva: Gva,
+) -> Result<Option<(Gva, u32)>, HarnessError> {
     let view = guest.kernel(facts)?;
-    Ok(view.vma_at(gva)?.and_then(|vma| read_count(&view, &vma)))
+    let at = view.vma_at(gva)?.map(|vma| Gva::new(vma.private_data));
+    Ok(at.and_then(|at| Some((at, read_count(&view, at)?))))
 }
 
-fn read_count(view: &KernelView<'_>, vma: &VmaView) -> Option<u32> {
+fn read_count(view: &KernelView<'_>, at: Gva) -> Option<u32> {
     let mut word = [0; 4];
     // A driver that is wrong may have put anything there.
-    let read = view.read(Gva::new(vma.private_data), &mut word);
-    read.is_ok().then(|| u32::from_le_bytes(word))
+    view.read(at, &mut word)
+        .is_ok()
+        .then(|| u32::from_le_bytes(word))
 }

@@ -29,10 +29,11 @@ use crate::executor::GuestExecutor;
 use crate::finding::About;
 use crate::novelty::MAP_LEN;
 use crate::outcome::{Outcome, Part};
+use crate::ran::Pace;
 use crate::shared::Shared;
-use crate::subject::{Pace, Subject};
+use crate::subject::Subject;
 use crate::world::World;
-use crate::{folder, generate, mutate};
+use crate::{beginnings, folder, generate, mutate};
 
 /// Mutations of one case before the next one's turn.
 const MOST_ITERATIONS: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
@@ -253,7 +254,7 @@ fn first_cases(
     kept.extend(core.part(begun.kept.iter().map(|case| world.sense(case))));
     let mut tried = Vec::new();
     if begun.kept.is_empty() {
-        tried.extend(core.part(beginnings(world, options.seed)));
+        tried.extend(core.part(first_of_all(world, options.seed)));
     }
     if options.guidance == Guidance::Off {
         // Where nothing counts as new they would all be dropped.
@@ -276,9 +277,9 @@ fn names(corpus: &InMemoryOnDiskCorpus<Case>) -> BTreeSet<String> {
     named.collect()
 }
 
-fn beginnings(world: &World, seed: u64) -> Vec<Case> {
+fn first_of_all(world: &World, seed: u64) -> Vec<Case> {
     let mut rand = StdRand::with_seed(seed);
-    let mut all = generate::beginnings(world);
+    let mut all = beginnings::beginnings(world);
     all.extend((0..MADE_UP).map(|_| generate::case(world, &mut rand)));
     all
 }

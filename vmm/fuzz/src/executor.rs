@@ -19,8 +19,9 @@ use crate::error::FuzzError;
 use crate::finding::{About, Finding};
 use crate::minimise::minimise;
 use crate::novelty;
+use crate::ran::{Found, Pace, Ran};
 use crate::shared::Shared;
-use crate::subject::{Found, Pace, Ran, Subject};
+use crate::subject::Subject;
 
 /// How long a case is minimised at most.
 const MOST_MINIMISING: Duration = Duration::from_secs(120);

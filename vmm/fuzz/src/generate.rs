@@ -1,21 +1,19 @@
 //! Makes up operations: what there is to do something to is told by a rehearsal of
 //! those before.
 
-use harness::model::{Anchor, Call, Handle, Offered, Operation, Place, Process, Stretch};
+use harness::model::{Call, Handle, Operation, Process};
 use libafl_bolts::rands::Rand;
-use wire::{Advice, OpenMode, Prot, Sharing};
+use wire::OpenMode;
 
+use crate::arguments::{advice, offered, place, prot, sharing, stretch};
+use crate::beginnings::is_large;
 use crate::case::{Case, MOST_OPERATIONS};
 use crate::dice::Dice;
 use crate::dictionary;
-use crate::habits;
 use crate::world::{Rehearsal, World};
 
 /// Pages that are taken and not used.
 const ARENA_NPAGES: u64 = 32;
-
-/// Files of no more pages are opened as often as all others.
-const FEW_NPAGES: u64 = 64;
 
 /// Kinds of calls, each with how often it comes.
 const KINDS: [(u64, Kind); 16] = [
@@ -55,67 +53,6 @@ enum Kind {
     Revoke,
     Offer,
     Bind,
-}
-
-/// Cases to begin with: each file opened, mapped and touched, once and then by two open
-/// files and two processes.
-pub fn beginnings(world: &World) -> Vec<Case> {
-    let files = 0..world.files.len();
-    let alone = files.clone().map(|file| beginning(world, file, 0));
-    let crowd = files.filter(|file| !is_large(world, *file)).map(|file| {
-        let mut calls = beginning(world, file, 0);
-        calls.extend(beginning(world, file, 1));
-        calls.push(Call::Fork { child: Process(1) });
-        calls
-    });
-    let sense = |calls: Vec<Call>| {
-        let operations = calls.into_iter().map(|call| Process::FIRST.does(call));
-        world.sense(&Case {
-            operations: operations.collect(),
-        })
-    };
-    let all = alone.chain(crowd).map(sense);
-    all.chain(habits::cases(world)).collect()
-}
-
-/// Whether a file has so many pages that to look at them takes most of a case's time.
-fn is_large(world: &World, file: usize) -> bool {
-    let ranges = world.files.get(file).map(|file| &file.ranges);
-    ranges.is_some_and(|all| all.iter().map(|range| range.npages).sum::<u64>() > FEW_NPAGES)
-}
-
-fn beginning(world: &World, file: usize, number: u32) -> Vec<Call> {
-    let range = world.files.get(file).and_then(|file| file.ranges.first());
-    let Some(range) = range else {
-        return Vec::new();
-    };
-    let (handle, anchor) = (Handle(number), Anchor(number));
-    let prot = Prot {
-        read: true,
-        write: range.access.write,
-        exec: false,
-    };
-    vec![
-        Call::Open {
-            file,
-            mode: if prot.write {
-                OpenMode::ReadWrite
-            } else {
-                OpenMode::ReadOnly
-            },
-            handle,
-        },
-        Call::Map {
-            handle,
-            first_page: range.first_page(),
-            npages: range.npages,
-            prot,
-            sharing: Sharing::Shared,
-            fixed: None,
-            anchor,
-        },
-        Call::Load(anchor.page(range.npages / 2)),
-    ]
 }
 
 /// A case from nothing.
@@ -302,65 +239,21 @@ fn debug<R: Rand>(
     })
 }
 
+/// Takes away a window, mostly one that is in use, or gives one back, mostly one that was
+/// taken away.
 fn revoke<R: Rand>(rehearsal: &Rehearsal<'_>, dice: &mut Dice<'_, R>) -> Option<Call> {
-    let window = dice.one_of(&rehearsal.world.revocable)?;
-    Some(if dice.one_in(2) {
-        Call::Revoke { window }
-    } else {
-        Call::Restore { window }
+    let is_return = dice.one_in(2);
+    let likely: Vec<usize> = match is_return {
+        true => rehearsal.model.revoked().collect(),
+        false => rehearsal.in_use(),
+    };
+    let any = &rehearsal.world.revocable;
+    let window = match dice.one_in(4) || likely.is_empty() {
+        true => dice.one_of(any)?,
+        false => dice.one_of(&likely)?,
+    };
+    Some(match is_return {
+        true => Call::Restore { window },
+        false => Call::Revoke { window },
     })
-}
-
-pub(crate) fn offered<R: Rand>(dice: &mut Dice<'_, R>) -> Option<Offered> {
-    dice.one_of(&[Offered::AsConfigured, Offered::ReadOnly, Offered::Nothing])
-}
-
-/// A page at which something is or was.
-fn place<R: Rand>(rehearsal: &Rehearsal<'_>, dice: &mut Dice<'_, R>) -> Option<Place> {
-    let anchors: Vec<_> = rehearsal.anchors.iter().collect();
-    let (anchor, npages) = dice.one_of(&anchors)?;
-    let page = dictionary::page(dice, *npages);
-    Some(anchor.page(page.min(npages.saturating_sub(1))))
-}
-
-/// Pages at which something is or was.
-fn stretch<R: Rand>(rehearsal: &Rehearsal<'_>, dice: &mut Dice<'_, R>) -> Option<Stretch> {
-    let at = place(rehearsal, dice)?;
-    let had = rehearsal.anchors.get(&at.anchor)?;
-    let npages = dictionary::npages(dice, had.saturating_sub(at.page));
-    Some(Stretch { at, npages })
-}
-
-pub(crate) fn prot<R: Rand>(dice: &mut Dice<'_, R>) -> Prot {
-    match dice.below(12) {
-        0..=5 => Prot::READ_WRITE,
-        6..=8 => Prot::READ,
-        9 => Prot::NONE,
-        _ => {
-            let bits = dice.below(8);
-            Prot {
-                read: bits & 1 != 0,
-                write: bits & 2 != 0,
-                exec: bits & 4 != 0,
-            }
-        }
-    }
-}
-
-pub(crate) fn sharing<R: Rand>(dice: &mut Dice<'_, R>) -> Sharing {
-    if dice.one_in(7) {
-        Sharing::Private
-    } else {
-        Sharing::Shared
-    }
-}
-
-fn advice<R: Rand>(dice: &mut Dice<'_, R>) -> Option<Advice> {
-    dice.one_of(&[
-        Advice::DontNeed,
-        Advice::DontFork,
-        Advice::DoFork,
-        Advice::PopulateRead,
-        Advice::PopulateWrite,
-    ])
 }

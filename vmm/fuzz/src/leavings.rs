@@ -1,6 +1,6 @@
 //! What a case leaves behind once everything is closed.
 
-use addr::PAGE_SIZE;
+use addr::{Gfn, Gpa, PAGE_SIZE};
 use guest_kernel::KernelFacts;
 use harness::model::{Call, Handle, Model, Operation, Process, Wrong};
 use harness::{Guest, HarnessError, Refusal};
@@ -23,6 +23,8 @@ pub(crate) struct Leavings {
     areas: usize,
     /// Each module, with the number of those who use it.
     modules: Vec<(String, String)>,
+    /// Each page of RAM that the device was told of, with the number of those who hold it.
+    pages: Vec<(Gpa, i32)>,
 }
 
 impl Leavings {
@@ -45,13 +47,19 @@ impl Leavings {
         };
         let view = guest.kernel(facts)?;
         let vmas = view.vmas(&view.current()?)?;
-        let is_special = |vma: &&guest_kernel::VmaView| {
-            let names = vma.flags.names();
-            SPECIAL.iter().any(|flag| names.contains(flag))
-        };
+        let is_special =
+            |vma: &&guest_kernel::VmaView| SPECIAL.iter().any(|flag| vma.flags.has(flag));
+        let told = guest.plan().buffer_pages();
+        let mut pages = Vec::new();
+        for (_, gpa) in told {
+            if let Some(page) = view.page_of(Gfn::containing(gpa))? {
+                pages.push((gpa, page.refcount));
+            }
+        }
         Ok(Self {
             areas: vmas.iter().filter(is_special).count(),
             modules: list.lines().filter_map(module).collect(),
+            pages,
         })
     }
 
@@ -70,6 +78,16 @@ impl Leavings {
         if self.modules != now.modules {
             let (before, now) = (users(&self.modules), users(&now.modules));
             return rule("module users left", before, now);
+        }
+        // A driver may tell the device of other pages meanwhile: of those nothing is known.
+        let are_told = self.pages.iter().map(|(gpa, _)| gpa);
+        if are_told.eq(now.pages.iter().map(|(gpa, _)| gpa)) {
+            let held = self.pages.iter().zip(&now.pages);
+            let mut differing = held.filter(|((_, before), (_, now))| before != now);
+            if let Some(((gpa, before), (_, now))) = differing.next() {
+                let holders = |count| format!("{count} references to the page at {gpa}");
+                return rule("page references left", holders(before), holders(now));
+            }
         }
         None
     }
@@ -102,8 +120,8 @@ pub(crate) fn look(
         case.operations.iter().any(opens)
     };
     let counted = inside.counts.iter().filter(|(file, _)| opened(**file));
-    let counted = counted.filter_map(|(file, count)| Some((world.files.get(*file)?, *count)));
-    counts::again(guest, facts, &counted.collect::<Vec<_>>())
+    let counted: Vec<_> = counted.map(|(_, count)| *count).collect();
+    counts::again(guest, facts, &counted)
 }
 
 fn end_children(guest: &mut Guest, model: &mut Model) -> Result<Option<Verdict>, HarnessError> {
@@ -111,7 +129,8 @@ fn end_children(guest: &mut Guest, model: &mut Model) -> Result<Option<Verdict>,
         .processes()
         .filter(|process| *process != Process::FIRST)
         .collect();
-    for child in children {
+    // The last of them was looked at last, and holds the doorbell.
+    for child in children.into_iter().rev() {
         let exit = child.does(Call::Exit);
         let came = guest.perform(model, &exit)?;
         if let Err(surprise) = model.apply(&exit, &came)? {

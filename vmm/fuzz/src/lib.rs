@@ -8,6 +8,8 @@
 //! ```
 
 mod areas;
+mod arguments;
+mod beginnings;
 mod case;
 mod cores;
 mod costs;
@@ -29,12 +31,15 @@ mod mutate;
 mod novelty;
 mod outcome;
 mod progress;
+mod ran;
 mod shared;
 mod subject;
+mod tweak;
 mod verdict;
 mod words;
 mod world;
 
+pub use beginnings::beginnings;
 pub use case::{Case, CaseError, MOST_OPERATIONS};
 pub use cores::{LoadError, Peers, fuzz_on};
 pub use costs::{Costs, costs};
@@ -42,9 +47,10 @@ pub use edges::Edges;
 pub use engine::{Guidance, Options, fuzz};
 pub use error::FuzzError;
 pub use finding::{About, Finding, FindingError};
-pub use generate::{beginnings, case as random_case};
+pub use generate::case as random_case;
 pub use outcome::{Outcome, Shares};
 pub use progress::Total;
-pub use subject::{Found, Pace, Ran, Step, Subject, Times};
+pub use ran::{Found, Pace, Ran, Step, Times};
+pub use subject::Subject;
 pub use verdict::{Cause, Verdict, WrongPage, kind};
 pub use world::World;

@@ -9,7 +9,7 @@ use harness::model::{Call, Came};
 use xxhash_rust::xxh64::Xxh64;
 
 use crate::case::Case;
-use crate::subject::Ran;
+use crate::ran::Ran;
 use crate::verdict::kind;
 
 /// Entries of the map.
@@ -67,7 +67,7 @@ mod tests {
     use harness::model::{Process, Wanted};
 
     use super::*;
-    use crate::subject::Step;
+    use crate::ran::Step;
 
     fn entries(calls: &[Call], came: &[Came]) -> usize {
         let case = Case {

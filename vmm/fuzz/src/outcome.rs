@@ -10,8 +10,8 @@ use crate::edges::{Edges, Seen};
 use crate::error::FuzzError;
 use crate::finding::Finding;
 use crate::progress::Total;
+use crate::ran::Times;
 use crate::shared::Shared;
-use crate::subject::Times;
 
 /// What a run came to.
 #[derive(Clone, Debug)]

@@ -1,104 +1,28 @@
 //! A driver in a guest that goes back to the same state before each case.
 
-use std::collections::BTreeMap;
+mod looking;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use contract::FileContract;
 use guest_kernel::KernelFacts;
-use harness::model::{Call, Came, Model, Operation, Process, Wanted, Wrong};
-use harness::observe::Judged;
+use harness::model::{Call, Model, Operation, Process, Wanted, Wrong};
 use harness::own_driver;
-use harness::signals::{Signal, signals};
-use harness::{CodeMap, Coverage, Driver, Guest, GuestSnapshot, HarnessError};
-use monitor::Offer;
+use harness::{CodeMap, Driver, Guest, GuestSnapshot, HarnessError};
 use wire::Request;
 
-use crate::areas::{self, Inside};
+use crate::areas::Inside;
 use crate::case::Case;
 use crate::counts;
-use crate::leavings::{self, Leavings};
+use crate::leavings::Leavings;
+use crate::ran::{Found, Pace, Ran, Step, Times};
 use crate::verdict::{Cause, Verdict, kind};
 use crate::world::World;
 
 /// Files of more pages take too long to be looked at as a whole.
 const MOST_NPAGES: u64 = 2048;
-
-/// How often the pages are looked at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Pace {
-    /// After the last operation.
-    #[default]
-    AtTheEnd,
-    /// After each operation.
-    EachStep,
-    /// Never: only results are looked at.
-    Never,
-}
-
-/// What an operation came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// Its place in the case.
-    pub index: usize,
-    /// What it had to come to.
-    pub wanted: Wanted,
-    /// What it came to; `None` when the guest did not go on.
-    pub came: Option<Came>,
-}
-
-/// What was wrong, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// Place of the operation at or after which it was.
-    pub step: usize,
-    /// What.
-    pub verdict: Verdict,
-    /// Its cause.
-    pub cause: Cause,
-}
-
-/// What a case came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ran {
-    /// Its operations, without those that meant nothing.
-    pub steps: Vec<Step>,
-    /// The first thing that was wrong.
-    pub found: Option<Found>,
-    /// Links that could not be heard, with the reason.
-    pub unheard: BTreeMap<String, String>,
-    /// Pages that were looked at.
-    pub pages: u64,
-    /// What ran in the guest's kernel for the operations; nothing where that is not told.
-    pub coverage: Coverage,
-}
-
-/// Where the time goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Times {
-    /// Bringing the guest back.
-    pub reset: Duration,
-    /// The guest's work.
-    pub guest: Duration,
-    /// Looking at pages and at the kernel's notes.
-    pub evidence: Duration,
-    /// Taking everything away, and looking at what is left.
-    pub leavings: Duration,
-    /// Reading what ran.
-    pub coverage: Duration,
-}
-
-impl Times {
-    /// Adds what another core or another stretch of time took.
-    pub fn add(&mut self, other: &Self) {
-        self.reset += other.reset;
-        self.guest += other.guest;
-        self.evidence += other.evidence;
-        self.leavings += other.leavings;
-        self.coverage += other.coverage;
-    }
-}
 
 /// A driver that is fuzzed.
 pub struct Subject {
@@ -358,112 +282,6 @@ impl Subject {
             wanted,
             came,
         });
-        Ok(verdict)
-    }
-
-    /// How files count those who hold them: known of a driver that has kept its device.
-    fn inside_of(&self, model: &Model) -> &Inside {
-        const UNKNOWN: &Inside = &Inside {
-            counts: BTreeMap::new(),
-        };
-        if model.was_unbound() {
-            UNKNOWN
-        } else {
-            &self.inside
-        }
-    }
-
-    /// The first report of the guest's kernel, since the snapshot, that something is wrong
-    /// with it.
-    fn complaint(&self) -> Option<Verdict> {
-        self.reports().first().map(Verdict::complaint)
-    }
-
-    fn reports(&self) -> Vec<Signal> {
-        let text = self.guest.vm().console().text();
-        text.get(self.console_len_bytes..).map_or(vec![], signals)
-    }
-
-    /// What the driver did to a guest that could not go on, in its kernel's own words where
-    /// it had any.
-    fn blame(&self, error: HarnessError) -> Result<Verdict, HarnessError> {
-        let verdict = Verdict::blame(error)?;
-        Ok(self.complaint().unwrap_or(verdict))
-    }
-
-    /// Looks at every page of every process, and at what the kernel notes of them.
-    fn look(&mut self, model: &Model, ran: &mut Ran) -> Result<Option<Verdict>, HarnessError> {
-        let start = Instant::now();
-        let mut judged = Judged::default();
-        // What the device has less of for the time being is no fault of the driver's: for
-        // the look it has all, and the guest is told nothing of either.
-        for (window, _) in model.offered() {
-            self.guest
-                .vm_mut()
-                .offer_window(window, Offer::AsConfigured)?;
-        }
-        let looked = self.look_at_all(model, &mut judged);
-        ran.pages += judged.present + judged.absent;
-        let unheard = judged.unwitnessed.into_iter();
-        ran.unheard
-            .extend(unheard.map(|(link, why)| (link.name().to_owned(), why)));
-        let verdict = match looked {
-            Ok(Some(wrong)) => Some(Verdict::of(wrong)),
-            Ok(None) => {
-                match areas::look(&self.guest, &self.facts, model, self.inside_of(model))? {
-                    None => self.complaint(),
-                    verdict => verdict,
-                }
-            }
-            Err(error) => Some(self.blame(error)?),
-        };
-        self.times.evidence += start.elapsed();
-        Ok(verdict)
-    }
-
-    /// Looks at every page of every process.
-    fn look_at_all(
-        &mut self,
-        model: &Model,
-        judged: &mut Judged,
-    ) -> Result<Option<Wrong>, HarnessError> {
-        if model.was_offered() {
-            // Of pages that were touched while nothing was there KVM has noted so in its
-            // tables, and finds that to be out of date at the next access.
-            let mut used = self.guest.witness_all_in_use(model)?;
-            let mismatch = used.mismatch.take();
-            judged.merge(used);
-            if let Some(mismatch) = mismatch {
-                return Ok(Some(Wrong::Page(Box::new(mismatch))));
-            }
-        }
-        self.guest.look_at_all(model, judged)
-    }
-
-    /// Looks at what is left when everything is closed.
-    fn leave(&mut self, case: &Case, model: &mut Model) -> Result<Option<Verdict>, HarnessError> {
-        let start = Instant::now();
-        for (window, _) in model.offered() {
-            self.guest
-                .vm_mut()
-                .offer_window(window, Offer::AsConfigured)?;
-        }
-        let inside = if model.was_unbound() {
-            &Inside::default()
-        } else {
-            &self.inside
-        };
-        let looked = leavings::look(
-            &mut self.guest,
-            (&self.facts, &self.world),
-            (case, model),
-            (&self.before, inside),
-        );
-        let verdict = match looked {
-            Ok(verdict) => verdict.or_else(|| self.complaint()),
-            Err(error) => Some(self.blame(error)?),
-        };
-        self.times.leavings += start.elapsed();
         Ok(verdict)
     }
 

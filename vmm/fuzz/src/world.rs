@@ -1,6 +1,6 @@
 //! What there is to do something to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use addr::{Gva, PAGE_SIZE};
@@ -192,6 +192,28 @@ impl<'w> Rehearsal<'w> {
         handles
             .filter(|handle| self.model.fd(process, *handle).is_some())
             .collect()
+    }
+
+    /// Windows that can be revoked and that files show which somebody has open.
+    pub(crate) fn in_use(&self) -> Vec<usize> {
+        let open = self.model.processes().flat_map(|process| {
+            let handles = self.open(process).into_iter();
+            handles.filter_map(move |handle| self.model.file(process, handle))
+        });
+        let shown: BTreeSet<&str> = open
+            .flat_map(|file| &file.ranges)
+            .filter_map(|range| match &range.backing {
+                Backing::Window { name, .. } => Some(name.as_str()),
+                Backing::Buffer { .. } => None,
+            })
+            .collect();
+        let windows = &self.world.plan.windows;
+        let is_shown = |at: &usize| {
+            let window = windows.get(*at);
+            window.is_some_and(|window| shown.contains(window.name.as_str()))
+        };
+        let revocable = self.world.revocable.iter().copied();
+        revocable.filter(is_shown).collect()
     }
 
     /// A name that is not in use.

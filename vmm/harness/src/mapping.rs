@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use addr::{Gva, PAGE_SIZE};
-use contract::{Backing, FileContract, RangeContract, Shown, When};
+use contract::{Backing, FileContract, Offset, RangeContract, Shown, When};
 use wire::{Fd, Prot, Sharing};
 use witness::{Access, DevicePage, Expected, Plan};
 
@@ -75,21 +75,59 @@ impl MappingSpec {
     /// has nothing.
     pub fn device_page(&self, plan: &Plan, page: u64) -> Option<DevicePage> {
         let shown = self.file.shown(self.first_page, page)?;
-        // One that the device does not have is no reason to expect nothing.
-        Some(match &shown.range.backing {
-            Backing::Window { name, first_page } => {
-                let window = plan.windows.iter().position(|one| one.name == *name);
-                DevicePage {
-                    window: window.unwrap_or(plan.windows.len()),
-                    page: first_page.checked_add(shown.page)?,
-                }
+        let first = first_page_of(shown.range, plan)?;
+        let page = first.page.checked_add(shown.page)?;
+        Some(DevicePage { page, ..first })
+    }
+
+    /// As [`MappingSpec::device_page`], of every page in order.
+    pub fn device_pages(&self, plan: &Plan) -> Vec<Option<DevicePage>> {
+        let pages = self.stretches().flat_map(|(stretch, shown)| {
+            let first = shown.and_then(|shown| {
+                let first = first_page_of(shown.range, plan)?;
+                let page = first.page.checked_add(shown.page)?;
+                Some(DevicePage { page, ..first })
+            });
+            (0..stretch.end - stretch.start).map(move |nth| {
+                let first = first?;
+                let page = first.page.checked_add(nth)?;
+                Some(DevicePage { page, ..first })
+            })
+        });
+        pages.collect()
+    }
+
+    /// The pages in stretches, in order: those of one range of the file, with what the first
+    /// of them shows, and those that show nothing.
+    fn stretches(&self) -> impl Iterator<Item = (Range<u64>, Option<Shown<'_>>)> {
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            let start = next;
+            if start >= self.npages {
+                return None;
             }
-            Backing::Buffer { name, first_page } => {
-                let buffer = plan.buffers.iter().position(|one| one.name == *name);
-                let index = buffer.unwrap_or(plan.buffers.len());
-                DevicePage::of_buffer(index, first_page.checked_add(shown.page)?)
-            }
+            let shown = self.file.shown(self.first_page, start);
+            // What lies behind a page that shows nothing is looked up page by page.
+            let len = shown.map_or(1, |shown| shown.range.npages - shown.page);
+            next = start.saturating_add(len.min(self.npages_before_range(start)));
+            next = next.min(self.npages);
+            Some((start..next, shown))
         })
+    }
+
+    /// Pages from `page` of the mapping on before another range of the file begins: where
+    /// ranges overlap, the one that is listed first counts.
+    fn npages_before_range(&self, page: u64) -> u64 {
+        let at = self.first_page.saturating_add(page);
+        let starts = self
+            .file
+            .ranges
+            .iter()
+            .filter_map(|range| match range.offset {
+                Offset::Page(first) => first.checked_sub(at).filter(|npages| *npages > 0),
+                Offset::Any => None,
+            });
+        starts.min().unwrap_or(u64::MAX)
     }
 
     /// What is mapped before anything is touched.
@@ -114,12 +152,18 @@ impl MappingSpec {
     /// Contract of every page, in order: what the file promises, and no more rights
     /// than mmap was asked for. Where the file has nothing, nothing is mapped.
     pub fn contract(&self, plan: &Plan, presence: &Presence) -> Vec<Expected> {
-        let expected = |page| {
-            let present = self.is_reachable() && presence.has(page);
-            let wanted = present.then(|| self.present(plan, page)).flatten();
-            wanted.unwrap_or(Expected::Absent)
-        };
-        (0..self.npages).map(expected).collect()
+        let is_reachable = self.is_reachable();
+        let mut contract = Vec::new();
+        for (stretch, shown) in self.stretches() {
+            let first = shown.and_then(|shown| self.present(plan, shown));
+            let expected = |page| {
+                let wanted = first.filter(|_| is_reachable && presence.has(page));
+                let later = wanted.and_then(|wanted| later(wanted, page - stretch.start));
+                later.unwrap_or(Expected::Absent)
+            };
+            contract.extend(stretch.clone().map(expected));
+        }
+        contract
     }
 
     /// Whether any page can be accessed. One without any right is not present to the
@@ -128,10 +172,15 @@ impl MappingSpec {
         self.prot.read || self.prot.write || self.prot.exec
     }
 
-    fn present(&self, plan: &Plan, page: u64) -> Option<Expected> {
-        let range = self.file.shown(self.first_page, page)?.range;
+    /// The contract of the page that shows this, where it is present.
+    fn present(&self, plan: &Plan, shown: Shown<'_>) -> Option<Expected> {
+        let range = shown.range;
+        let first = first_page_of(range, plan)?;
         Some(Expected::Present {
-            page: self.device_page(plan, page)?,
+            page: DevicePage {
+                page: first.page.checked_add(shown.page)?,
+                ..first
+            },
             access: Access {
                 // x86 has no page that may be stored to or run but not read.
                 read: true,
@@ -142,6 +191,43 @@ impl MappingSpec {
             memory_type: range.memory_type,
         })
     }
+}
+
+/// The contract of the page `nth` pages after one of the same range.
+fn later(first: Expected, nth: u64) -> Option<Expected> {
+    match first {
+        Expected::Absent => Some(Expected::Absent),
+        Expected::Present {
+            page,
+            access,
+            memory_type,
+        } => Some(Expected::Present {
+            page: DevicePage {
+                page: page.page.checked_add(nth)?,
+                ..page
+            },
+            access,
+            memory_type,
+        }),
+    }
+}
+
+/// The device page that the first page of a range shows.
+fn first_page_of(range: &RangeContract, plan: &Plan) -> Option<DevicePage> {
+    // One that the device does not have is no reason to expect nothing.
+    Some(match &range.backing {
+        Backing::Window { name, first_page } => {
+            let window = plan.windows.iter().position(|one| one.name == *name);
+            DevicePage {
+                window: window.unwrap_or(plan.windows.len()),
+                page: *first_page,
+            }
+        }
+        Backing::Buffer { name, first_page } => {
+            let buffer = plan.buffers.iter().position(|one| one.name == *name);
+            DevicePage::of_buffer(buffer.unwrap_or(plan.buffers.len()), *first_page)
+        }
+    })
 }
 
 /// Pages of an entry of 2 MiB.
@@ -271,6 +357,40 @@ mod tests {
         };
         assert_eq!(page, DevicePage { window: 1, page: 6 });
         assert_eq!(access, Access::READ);
+    }
+
+    /// What is told of all pages at once is what is told of each, also where ranges overlap
+    /// and where there are gaps between them.
+    #[test]
+    fn pages_in_stretches_are_those_of_each_page() {
+        let whole = spec(Prot::READ_WRITE);
+        let mut file = whole.file.as_ref().clone();
+        let range = |first, npages, first_page| RangeContract {
+            offset: Offset::Page(first),
+            npages,
+            backing: Backing::Window {
+                name: "odd".into(),
+                first_page,
+            },
+            ..file.ranges[0].clone()
+        };
+        file.ranges = vec![range(5, 3, 0), range(0, 9, 2), range(12, 1, u64::MAX)];
+        let spec = MappingSpec {
+            file: Arc::new(file),
+            first_page: 1,
+            npages: 16,
+            ..whole
+        };
+        let plan = plan();
+        let each: Vec<_> = (0..16).map(|page| spec.device_page(&plan, page)).collect();
+        assert_eq!(spec.device_pages(&plan), each);
+        assert_eq!(each.iter().flatten().count(), 9);
+        let contract = spec.contract(&plan, &Presence::Only((0..15).collect()));
+        let shown = contract.iter().map(|expected| match expected {
+            Expected::Present { page, .. } => Some(*page),
+            Expected::Absent => None,
+        });
+        assert!(shown.eq(each.into_iter().take(15).chain([None])));
     }
 
     #[test]

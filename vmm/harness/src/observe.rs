@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use witness::judge::{PageVerdict, alike, judge_data, judge_page};
+use witness::judge::{PageVerdict, alike, is_unheard_alike, judge_data, judge_page};
 use witness::stamp::Seen;
 use witness::{DevicePage, Evidence, Expected, Leaves, Link, Links, Mismatch, PageEvidence};
 
@@ -170,8 +170,9 @@ impl Guest {
             let seen = seen.and_then(|seen| seen.get(index).cloned());
             let found = evidence.page(gva, device_page, seen);
             let (verdict, unheard) = judge_page(self.plan(), self.stamps(), page, expected, &found);
-            // What is wrong, and what could not be heard, is told page by page.
-            let is_whole = unheard.is_empty() && matches!(verdict, PageVerdict::Pass(_));
+            // What is wrong, and what could not be heard, is told page by page; but for what
+            // is as unheard of all pages that are mapped alike.
+            let is_whole = is_unheard_alike(&unheard) && matches!(verdict, PageVerdict::Pass(_));
             let alike = match is_whole {
                 true => after(&found, index, device_page),
                 false => 0,

@@ -1,6 +1,6 @@
 //! Uses a mapping through the guest's own loads and stores.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use addr::{Gva, PAGE_SIZE};
@@ -12,11 +12,10 @@ use crate::error::HarnessError;
 use crate::guest::Guest;
 use crate::mapping::Mapping;
 
-/// Mappings that are used together at most: what is said of them fits a message.
+/// Mappings that are used together at most.
 const MOST_TOGETHER: usize = 16;
-/// Words of one of them.
-const MOST_WORDS: u32 = 512;
-const _: () = assert!(2 * MOST_TOGETHER * MOST_WORDS as usize <= MAX_WORDS as usize);
+/// Their pages at most: two words of each fit a message.
+const MOST_NPAGES: u64 = MAX_WORDS as u64 / 2;
 
 /// What was loaded from each page of a mapping, or what the guest got instead.
 type LoadedPages = Vec<Result<Loaded, String>>;
@@ -79,7 +78,7 @@ impl Guest {
         let mut loaded = Vec::new();
         let mut replies = Vec::new();
         let mut left = mappings.len();
-        for together in mappings.chunks(MOST_TOGETHER) {
+        for together in batches(mappings) {
             left -= together.len();
             // The first stores go along with the last loads.
             let along = if left == 0 {
@@ -179,25 +178,40 @@ impl Guest {
     /// Groups of those mappings, by their places, to which is stored together; in a group
     /// none shows a page that another one shows.
     fn apart(&self, mappings: &[Mapping]) -> Vec<Vec<usize>> {
-        let mut groups: Vec<(BTreeSet<DevicePage>, Vec<usize>)> = Vec::new();
+        let mut groups: Vec<(HashSet<DevicePage>, Vec<usize>)> = Vec::new();
         for (index, mapping) in mappings.iter().enumerate() {
             if !is_stored_to(mapping) || is_large(mapping) {
                 continue;
             }
-            let labels = (0..mapping.spec.npages).map(|page| self.labelled(mapping, page));
-            let pages: BTreeSet<DevicePage> = labels.collect();
-            let is_free = |group: &&mut (BTreeSet<DevicePage>, Vec<usize>)| {
-                group.1.len() < MOST_TOGETHER && group.0.is_disjoint(&pages)
+            let pages: Vec<DevicePage> = self.labels(mapping).collect();
+            let is_free = |(taken, group): &&mut (HashSet<DevicePage>, Vec<usize>)| {
+                let npages = (taken.len() + pages.len()) as u64;
+                let is_taken = |page| taken.contains(page);
+                let has_room = group.len() < MOST_TOGETHER && npages <= MOST_NPAGES;
+                has_room && !pages.iter().any(is_taken)
             };
             match groups.iter_mut().find(is_free) {
-                Some(group) => {
-                    group.0.extend(pages);
-                    group.1.push(index);
+                Some((taken, group)) => {
+                    taken.extend(pages);
+                    group.push(index);
                 }
-                None => groups.push((pages, vec![index])),
+                None => groups.push((pages.into_iter().collect(), vec![index])),
             }
         }
         groups.into_iter().map(|(_, group)| group).collect()
+    }
+
+    /// What each page of the mapping should show, in order.
+    fn labels(&self, mapping: &Mapping) -> impl Iterator<Item = DevicePage> + use<> {
+        let nowhere = self.plan().windows.len();
+        let shown = mapping.spec.device_pages(self.plan()).into_iter();
+        let labelled = move |(page, shown): (u64, Option<DevicePage>)| {
+            shown.unwrap_or(DevicePage {
+                window: nowhere,
+                page,
+            })
+        };
+        (0..).zip(shown).map(labelled)
     }
 
     /// What is to be stored to the mappings at these places.
@@ -301,8 +315,8 @@ impl Guest {
     /// A word for each page of a mapping, which no other page or mapping gets.
     fn words_for(&self, mapping: &Mapping) -> Vec<u64> {
         let stamps = self.stamps();
-        let word = |page| stamps.stored(mapping.id, self.labelled(mapping, page));
-        (0..mapping.spec.npages).map(word).collect()
+        let word = |page| stamps.stored(mapping.id, page);
+        self.labels(mapping).map(word).collect()
     }
 
     /// Where each of `words` arrived. The device's pages hold what they held before when
@@ -323,16 +337,6 @@ impl Guest {
             .iter()
             .find(|(page, found)| page.buffer().is_none() || words.contains(found));
         told.map(|(page, _)| *page)
-    }
-
-    /// The device page that a page of the mapping should show; one that the device
-    /// does not have where it should show none.
-    fn labelled(&self, mapping: &Mapping, page: u64) -> DevicePage {
-        let none = DevicePage {
-            window: self.plan().windows.len(),
-            page,
-        };
-        mapping.spec.device_page(self.plan(), page).unwrap_or(none)
     }
 
     /// Stores `words[i]` to page `i`, and says for each what the guest got instead.
@@ -366,6 +370,24 @@ impl Guest {
     }
 }
 
+/// Mappings in order, as many together as may be; one that is large goes with none.
+fn batches(mappings: &[Mapping]) -> Vec<&[Mapping]> {
+    let mut batches = Vec::new();
+    let mut rest = mappings;
+    while !rest.is_empty() {
+        let mut npages: u64 = 0;
+        let fits = |mapping: &&Mapping| {
+            npages = npages.saturating_add(mapping.spec.npages);
+            npages <= MOST_NPAGES
+        };
+        let count = rest.iter().take(MOST_TOGETHER).take_while(fits).count();
+        let (batch, later) = rest.split_at(count.max(1));
+        batches.push(batch);
+        rest = later;
+    }
+    batches
+}
+
 /// What the guest is to do to load a word from each page; `None` where that has no address
 /// or is too much for one message among others.
 fn load_request(mapping: &Mapping, offset: u64) -> Option<Request> {
@@ -373,9 +395,7 @@ fn load_request(mapping: &Mapping, offset: u64) -> Option<Request> {
     Some(Request::Load {
         address: mapping.page_gva(0)?.checked_add(offset)?.raw(),
         stride_bytes: PAGE_SIZE,
-        count: u32::try_from(npages)
-            .ok()
-            .filter(|count| *count <= MOST_WORDS)?,
+        count: u32::try_from(npages).ok().filter(|_| !is_large(mapping))?,
     })
 }
 
@@ -386,7 +406,7 @@ fn is_stored_to(mapping: &Mapping) -> bool {
 
 /// Whether what is stored to it is too much for one message among others.
 fn is_large(mapping: &Mapping) -> bool {
-    mapping.spec.npages > u64::from(MOST_WORDS)
+    mapping.spec.npages > MOST_NPAGES
 }
 
 /// Address of the word at `offset` of a piece's first page.

@@ -25,6 +25,14 @@ use crate::host_frame::{Frame, FrameError};
 use crate::link::Link;
 use crate::stamp::{IDENTITY, LAST, Seen, Stamps};
 
+/// Whether this is so, for the same reasons, of every page that is mapped alike: the right to
+/// store that KVM withholds follows from bits of the entry, which are compared.
+pub fn is_unheard_alike(unheard: &[(Link, String)]) -> bool {
+    unheard
+        .iter()
+        .all(|(link, why)| *link == Link::SecondLevel && why == below::NOT_STORED)
+}
+
 /// Judges one page, numbered `page` in its mapping.
 pub fn judge_page(
     plan: &Plan,

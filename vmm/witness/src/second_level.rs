@@ -5,11 +5,11 @@ use std::cell::RefCell;
 use std::io;
 use std::sync::OnceLock;
 
-use addr::{Gpa, PAGE_SIZE, Pfn};
+use addr::{Gpa, Hpa, PAGE_SIZE, Pfn};
 use monitor::{MESSAGE_AREA, MemSlot, Vm, VmError};
 pub use second_level::Kind;
 use second_level::{Host, Kcore, RootError, Tables, Walked, WalkedRun};
-use walk::Spte;
+use walk::{Spte, Translation};
 
 /// Why the tables cannot be read at all.
 #[derive(Debug, thiserror::Error)]
@@ -137,12 +137,31 @@ impl<'vm> LiveTables<'vm> {
     }
 
     /// The frames of the pages from `gpa` on that are mapped as `entry` maps the first,
-    /// for at most `npages`; that of the first is one of them.
+    /// for at most `npages`; that of the first is one of them. Whether the processor has
+    /// noted an access or a store of a page says nothing of how it is mapped.
     pub fn alike(&self, gpa: Gpa, entry: &Entry, npages: u64) -> Vec<Pfn> {
-        let (first, pfns) = self.tables.borrow().alike(gpa, npages);
-        match (first, &entry.walked) {
-            (Some(Ok(first)), Ok(known)) if first == *known => pfns,
-            _ => Vec::new(),
+        let Ok(known) = &entry.walked else {
+            return Vec::new();
+        };
+        let tables = self.tables.borrow();
+        let (first, mut pfns) = tables.alike(gpa, npages);
+        if !first.is_some_and(|first| first.as_ref() == Ok(known)) {
+            return Vec::new();
+        }
+        loop {
+            let count = pfns.len() as u64;
+            let left = npages.saturating_sub(count);
+            let next = count
+                .checked_mul(PAGE_SIZE)
+                .and_then(|bytes| gpa.page_base().checked_add(bytes))
+                .filter(|_| left > 0);
+            let Some((Some(Ok(found)), more)) = next.map(|next| tables.alike(next, left)) else {
+                return pfns;
+            };
+            if more.is_empty() || !are_mapped_alike(known, &found) {
+                return pfns;
+            }
+            pfns.extend(more);
         }
     }
 
@@ -218,4 +237,17 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// Whether two leaves grant and say the same, wherever they lead and whatever was done through
+/// them so far.
+fn are_mapped_alike(one: &Translation<Hpa>, other: &Translation<Hpa>) -> bool {
+    let said = |leaf: &Translation<Hpa>| {
+        let notes = (leaf.accessed.is_some(), leaf.dirty.is_some());
+        (
+            (leaf.page_size, leaf.access, leaf.memory_type),
+            (leaf.global, leaf.pkey, leaf.ept, notes),
+        )
+    };
+    said(one) == said(other)
 }

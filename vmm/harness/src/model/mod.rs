@@ -195,6 +195,16 @@ impl Model {
         self.device.was_offered
     }
 
+    /// Windows that the driver has taken away from its mappings, by their numbers.
+    pub fn revoked(&self) -> impl Iterator<Item = usize> {
+        self.device.revoked.iter().copied()
+    }
+
+    /// Whether the driver has the device.
+    pub fn is_bound(&self) -> bool {
+        self.device.is_bound
+    }
+
     /// Whether the device was ever taken away from the driver.
     pub fn was_unbound(&self) -> bool {
         self.device.unbound > 0

@@ -2,7 +2,7 @@
 //!
 //! One page is looked at by itself. Those after it are held against it: the same bits in
 //! the guest's tables with the next frame, the next page of its memslot, the same frame in
-//! both of the host's views, the same bits in the second level with that frame. Where all
+//! both of the host's views, and in the second level that frame by bits that say the same. Where all
 //! of this is so, whatever was found right of the first page is right of them. The first
 //! page that differs in anything is looked at by itself again.
 

@@ -1,0 +1,149 @@
+//! Looks at everything once a case has been gone through.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use harness::HarnessError;
+use harness::model::{Model, Wrong};
+use harness::observe::Judged;
+use harness::signals::{Signal, signals};
+use monitor::Offer;
+
+use super::Subject;
+use crate::areas::{self, Inside};
+use crate::case::Case;
+use crate::leavings;
+use crate::ran::Ran;
+use crate::verdict::Verdict;
+
+impl Subject {
+    /// How files count those who hold them: known of a driver that has kept its device.
+    pub(super) fn inside_of(&self, model: &Model) -> &Inside {
+        const UNKNOWN: &Inside = &Inside {
+            counts: BTreeMap::new(),
+        };
+        if model.was_unbound() {
+            UNKNOWN
+        } else {
+            &self.inside
+        }
+    }
+
+    /// The first report of the guest's kernel, since the snapshot, that something is wrong
+    /// with it.
+    pub(super) fn complaint(&self) -> Option<Verdict> {
+        self.reports().first().map(Verdict::complaint)
+    }
+
+    pub(super) fn reports(&self) -> Vec<Signal> {
+        let text = self.guest.vm().console().text();
+        text.get(self.console_len_bytes..).map_or(vec![], signals)
+    }
+
+    /// What the driver did to a guest that could not go on, in its kernel's own words where
+    /// it had any.
+    pub(super) fn blame(&self, error: HarnessError) -> Result<Verdict, HarnessError> {
+        let verdict = Verdict::blame(error)?;
+        Ok(self.complaint().unwrap_or(verdict))
+    }
+
+    /// Looks at every page of every process, and at what the kernel notes of them.
+    pub(super) fn look(
+        &mut self,
+        model: &Model,
+        ran: &mut Ran,
+    ) -> Result<Option<Verdict>, HarnessError> {
+        let start = Instant::now();
+        let mut judged = Judged::default();
+        // What the device has less of for the time being is no fault of the driver's: for
+        // the look it has all, and the guest is told nothing of either.
+        for (window, _) in model.offered() {
+            self.guest
+                .vm_mut()
+                .offer_window(window, Offer::AsConfigured)?;
+        }
+        let looked = self.look_at_all(model, &mut judged);
+        ran.pages += judged.present + judged.absent;
+        let unheard = judged.unwitnessed.into_iter();
+        ran.unheard
+            .extend(unheard.map(|(link, why)| (link.name().to_owned(), why)));
+        let verdict = match looked {
+            Ok(Some(wrong)) => Some(Verdict::of(wrong)),
+            Ok(None) => {
+                match areas::look(&self.guest, &self.facts, model, self.inside_of(model))? {
+                    None => self.kept_by_device(model).or_else(|| self.complaint()),
+                    verdict => verdict,
+                }
+            }
+            Err(error) => Some(self.blame(error)?),
+        };
+        self.times.evidence += start.elapsed();
+        Ok(verdict)
+    }
+
+    /// What a device that was taken away from its driver was not told to forget: it would go
+    /// on reading and writing pages that are somebody else's by then.
+    fn kept_by_device(&self, model: &Model) -> Option<Verdict> {
+        if model.is_bound() {
+            return None;
+        }
+        let buffers = self.guest.vm().buffers();
+        let pages = buffers.iter().flat_map(|buffer| &buffer.pages);
+        let first = pages.flatten().next()?;
+        Some(Verdict::rule(
+            "the device's buffer table",
+            "no page once the driver is unbound",
+            format!("a page at {first}"),
+        ))
+    }
+
+    /// Looks at every page of every process.
+    pub(super) fn look_at_all(
+        &mut self,
+        model: &Model,
+        judged: &mut Judged,
+    ) -> Result<Option<Wrong>, HarnessError> {
+        if model.was_offered() {
+            // Of pages that were touched while nothing was there KVM has noted so in its
+            // tables, and finds that to be out of date at the next access.
+            let mut used = self.guest.witness_all_in_use(model)?;
+            let mismatch = used.mismatch.take();
+            judged.merge(used);
+            if let Some(mismatch) = mismatch {
+                return Ok(Some(Wrong::Page(Box::new(mismatch))));
+            }
+        }
+        self.guest.look_at_all(model, judged)
+    }
+
+    /// Looks at what is left when everything is closed.
+    pub(super) fn leave(
+        &mut self,
+        case: &Case,
+        model: &mut Model,
+    ) -> Result<Option<Verdict>, HarnessError> {
+        let start = Instant::now();
+        for (window, _) in model.offered() {
+            self.guest
+                .vm_mut()
+                .offer_window(window, Offer::AsConfigured)?;
+        }
+        let inside = if model.was_unbound() {
+            &Inside::default()
+        } else {
+            &self.inside
+        };
+        let looked = leavings::look(
+            &mut self.guest,
+            (&self.facts, &self.world),
+            (case, model),
+            (&self.before, inside),
+        );
+        let verdict = match looked {
+            Ok(verdict) => verdict.or_else(|| self.complaint()),
+            Err(error) => Some(self.blame(error)?),
+        };
+        self.times.leavings += start.elapsed();
+        Ok(verdict)
+    }
+}
