@@ -29,6 +29,11 @@ impl Field {
         })
     }
 
+    /// Byte offset behind its last byte.
+    pub fn end(&self) -> u64 {
+        self.offset + u64::from((self.shift + self.width_bits).div_ceil(8))
+    }
+
     /// Reads it out of the structure at `base`, by a function that fills bytes from an
     /// address.
     ///

@@ -3,7 +3,7 @@
 use addr::{Hpa, Level};
 
 use crate::error::RootError;
-use crate::find::read;
+use crate::find::{members, read};
 use crate::layout::Layout;
 use crate::memory::HostMemory;
 
@@ -42,17 +42,19 @@ pub(crate) fn of_vcpu<M: HostMemory>(
     vcpu: Vcpu,
 ) -> Result<Root, RootError> {
     let mmu = read(memory, layout.vcpu_mmu, vcpu.vcpu, "kvm_vcpu.arch.mmu")?;
-    let table = read(memory, layout.mmu_root, mmu, "kvm_mmu.root.hpa")?;
+    let fields = [layout.mmu_root, layout.mmu_direct, layout.mmu_level];
+    let what = "kvm_mmu.root.hpa and root_role";
+    let [table, direct, levels] = members(memory, fields, mmu, what)?;
     if table == NO_ROOT || table == 0 {
         return Err(RootError::NoRoot);
     }
-    if read(memory, layout.mmu_direct, mmu, "kvm_mmu.root_role")? == 0 {
+    if direct == 0 {
         return Err(RootError::Shadow);
     }
-    let top = match read(memory, layout.mmu_level, mmu, "kvm_mmu.root_role")? {
+    let top = match levels {
         4 => Level::P4d,
         5 => Level::Pgd,
-        levels => return Err(RootError::Levels { levels }),
+        _ => return Err(RootError::Levels { levels }),
     };
     let table = Hpa::new(table).page_base();
     let slots = read(memory, layout.kvm_memslots, vcpu.kvm, "kvm.memslots")?;
@@ -86,15 +88,17 @@ fn is_listed<M: HostMemory>(
     let mut listed = 0;
     while node != head && listed < MOST_ROOTS {
         let page = node.wrapping_sub(roots.link.offset);
-        let table = read(memory, roots.table, page, "kvm_mmu_page.spt")?;
+        let fields = [roots.table, roots.invalid, roots.link];
+        let what = "kvm_mmu_page.spt, role and link";
+        let [table, invalid, next] = members(memory, fields, page, what)?;
         if memory.physical(table) == Some(root) {
-            return match read(memory, roots.invalid, page, "kvm_mmu_page.role")? {
+            return match invalid {
                 0 => Ok(true),
                 _ => Err(RootError::Retired { root }),
             };
         }
         listed += 1;
-        node = read(memory, layout.list_next, node, what)?;
+        node = next;
     }
     match listed {
         0 => Ok(false),

@@ -6,6 +6,7 @@ use std::collections::btree_map::Entry;
 
 use addr::{Gpa, Hpa, PAGE_SIZE, Pfn};
 use walk::{RangeWalk, Run, SecondLevel, Spte, TableRead, Translation, UnsupportedMode, WalkError};
+use zerocopy::IntoBytes;
 
 use crate::memory::{HostMemory, ReadError};
 use crate::processor::Processor;
@@ -18,7 +19,6 @@ pub type Walked = Result<Translation<Hpa>, WalkError<Hpa, ReadError>>;
 pub type WalkedRun<'w> = Run<'w, Gpa, Hpa, ReadError>;
 
 const ENTRIES: usize = 512;
-const TABLE_BYTES: usize = ENTRIES * 8;
 
 /// The second-level tables of a VM.
 pub struct Tables<'h, M> {
@@ -136,13 +136,9 @@ impl<M: HostMemory> Pages<'_, M> {
 }
 
 fn read_table<M: HostMemory>(memory: &M, table: Hpa) -> Result<Box<[u64; ENTRIES]>, ReadError> {
-    let mut bytes = [0; TABLE_BYTES];
-    memory.read_physical(table, &mut bytes)?;
     let mut entries = Box::new([0; ENTRIES]);
-    let (words, _) = bytes.as_chunks::<8>();
-    for (entry, word) in entries.iter_mut().zip(words) {
-        *entry = u64::from_le_bytes(*word);
-    }
+    // Straight to where they belong: x86 has them in the order of bytes of this processor.
+    memory.read_physical(table, entries.as_mut_bytes())?;
     Ok(entries)
 }
 
