@@ -1,6 +1,5 @@
 //! `mapwitness bench` says all that it promises to; what it finds is the machine's affair.
 
-use std::collections::BTreeSet;
 use std::process::Command;
 
 use serde_json::Value;
@@ -70,17 +69,17 @@ fn is_sound(figure: &Value) {
     }
 }
 
-#[test]
-fn every_figure_is_printed_or_says_why_not() {
-    let plots = tempfile::tempdir().expect("a folder");
-    let report = bench(&["--plot", plots.path().to_str().expect("UTF-8")]);
+/// Measures these parts alone and looks at all that is said; gives the pictures' number.
+fn look_at(parts: &[&str], more: &[&str]) -> usize {
+    let report = bench(&[parts, more].concat());
     assert_eq!(report["quick"], true);
     let figures = report["figures"].as_array().expect("a list");
     let names: Vec<_> = figures
         .iter()
         .filter_map(|it| it["name"].as_str())
         .collect();
-    assert_eq!(names, FIGURES.map(|(_, name)| name));
+    let own = FIGURES.iter().filter(|(part, _)| parts.contains(part));
+    assert_eq!(names, own.map(|(_, name)| *name).collect::<Vec<_>>());
     figures.iter().for_each(is_sound);
     // On a host where tests run, ours are all to be had.
     for figure in figures {
@@ -89,19 +88,17 @@ fn every_figure_is_printed_or_says_why_not() {
             .is_some_and(|name| name.contains("qemu"));
         assert!(is_rivals || !figure["met"].is_null(), "{figure:#}");
     }
-    let drawn = std::fs::read_dir(plots.path()).expect("there").count();
-    assert_eq!(drawn, report["curves"].as_array().expect("a list").len());
-    assert!(drawn > 0);
+    report["curves"].as_array().expect("a list").len()
 }
 
+/// Each part once: what all of them print is what they print one by one.
 #[test]
-fn a_part_alone_prints_its_own_figures() {
-    let report = bench(&["reset"]);
-    let figures = report["figures"].as_array().expect("a list");
-    let names: BTreeSet<_> = figures
-        .iter()
-        .filter_map(|it| it["name"].as_str())
-        .collect();
-    let own = FIGURES.into_iter().filter(|(part, _)| *part == "reset");
-    assert_eq!(names, own.map(|(_, name)| name).collect());
+fn every_figure_is_printed_or_says_why_not() {
+    look_at(&["boot", "memory"], &[]);
+    let plots = tempfile::tempdir().expect("a folder");
+    let plot = ["--plot", plots.path().to_str().expect("UTF-8")];
+    let curves = look_at(&["reset", "walk", "check"], &plot);
+    let drawn = std::fs::read_dir(plots.path()).expect("there").count();
+    assert_eq!(drawn, curves);
+    assert!(drawn > 0);
 }

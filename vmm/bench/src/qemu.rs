@@ -30,8 +30,6 @@ const MACHINE: &str = "microvm,x-option-roms=off,pit=off,pic=off,rtc=off,isa-ser
 const CPU: &str = "host,-xsave";
 /// The agent's area, in the middle of RAM: QEMU puts the initramfs at its top.
 const AREA: u64 = 32 << 20;
-/// Name of the memory that is the guest's, as /proc shows it.
-const GUEST_MEMFD: &str = "/memfd:memory-backend-memfd";
 /// What the debug console gets of a ring, which is an `out` of 0.
 const RING: u8 = 0;
 /// Bytes of what it said that an error carries.
@@ -41,6 +39,7 @@ const LAST_BYTES: usize = 600;
 pub(crate) struct Qemu {
     process: Owned,
     folder: TempDir,
+    ram_len_bytes: u64,
     /// Seconds from its start to its guest's first ring.
     pub(crate) seconds: f64,
 }
@@ -70,6 +69,7 @@ impl Qemu {
         Ok(Self {
             process,
             folder,
+            ram_len_bytes,
             seconds,
         })
     }
@@ -86,10 +86,14 @@ impl Qemu {
     /// KiB in memory that are not the guest's.
     pub(crate) fn own_kib(&self) -> io::Result<u64> {
         let mappings = self.process.mappings()?;
-        let own = mappings
+        // Unnamed, and the one mapping of just this length.
+        let (guest, own): (Vec<_>, Vec<_>) = mappings
             .iter()
-            .filter(|it| !it.name.starts_with(GUEST_MEMFD));
-        Ok(own.map(|it| it.rss_kib).sum())
+            .partition(|it| it.range.end - it.range.start == self.ram_len_bytes);
+        match guest[..] {
+            [_] => Ok(own.into_iter().map(|it| it.rss_kib).sum()),
+            _ => Err(io::Error::other("its guest's memory is not to be told")),
+        }
     }
 
     /// Saves the guest in a file of its own in memory, for [`Snapshotted::load`].
@@ -121,7 +125,7 @@ fn socket(folder: &TempDir) -> String {
 
 fn arguments(field: &Field<'_>, ram_len_bytes: u64) -> Vec<String> {
     let area_mib = wire::AREA_LEN_BYTES.div_ceil(1 << 20);
-    let ram = format!("memory-backend-memfd,id=ram,share=on,size={ram_len_bytes}");
+    let ram = format!("memory-backend-ram,id=ram,size={ram_len_bytes}");
     let line = format!(
         "{} loglevel=5 panic=0 {}={AREA:#x} memmap={area_mib}M${AREA:#x}",
         monitor::COMMAND_LINE,

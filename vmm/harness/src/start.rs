@@ -186,7 +186,9 @@ impl Snapshots {
 /// last change, which nobody can set back. `None` for one that was changed just now, or
 /// that cannot be looked at, which whoever reads it will report.
 fn identity(path: &Path) -> Option<String> {
-    let path = fs::canonicalize(path).ok()?;
+    // Not where links lead: inode and time tell the file, and in a software host each link
+    // of a path is asked for in the outer machine.
+    let path = std::path::absolute(path).ok()?;
     let found = fs::metadata(&path).ok()?;
     let seconds = u64::try_from(found.ctime()).ok()?;
     let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);

@@ -15,6 +15,9 @@ const LEAF1_ECX_HYPERVISOR: u32 = 1 << 31;
 /// AVX2, MPX and the AVX-512 family (leaf 7, ebx).
 const LEAF7_EBX_XSAVE: u32 =
     1 << 5 | 1 << 14 | 1 << 16 | 1 << 17 | 1 << 21 | 0xf << 26 & !(1 << 29) | 1 << 30 | 1 << 31;
+/// Fast `rep movsb` and `rep stosb` (leaf 7, ebx): a kernel that is told of them clears and
+/// copies by bytes, of which a software host emulates each. By words it is as fast elsewhere.
+const LEAF7_EBX_FAST_BYTES: u32 = 1 << 9;
 /// AVX-512 VBMI, PKU, OSPKE, VBMI2, shadow stacks, VAES, VPCLMULQDQ and three more
 /// of AVX-512 (leaf 7, ecx).
 const LEAF7_ECX_XSAVE: u32 =
@@ -74,7 +77,7 @@ fn adapt(entry: &mut kvm_cpuid_entry2, topology: Topology) {
             entry.ebx = apic_id << 24 | u32::from(topology.vcpus) << 16 | low;
         }
         (0x7, 0) => {
-            entry.ebx &= !LEAF7_EBX_XSAVE;
+            entry.ebx &= !(LEAF7_EBX_XSAVE | LEAF7_EBX_FAST_BYTES);
             entry.ecx &= !(LEAF7_ECX_XSAVE | LEAF7_ECX_LA57);
             entry.edx &= !LEAF7_EDX_XSAVE;
         }

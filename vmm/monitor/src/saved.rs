@@ -210,8 +210,8 @@ impl Vm {
         self.bring_to_rest()?;
         let msrs = self.restorable_msrs()?;
         let (mut memory, mut pages) = (Vec::new(), Vec::new());
-        for region in self.slots.memory().iter().take(KEPT) {
-            if region.get_mmap().flags() & libc::MAP_PRIVATE != 0 {
+        for (slot, region) in self.slots.memory().iter().take(KEPT).enumerate() {
+            if !self.slots.filed_pages(slot).is_empty() {
                 return Err(SaveError::NotBooted);
             }
             let saved = SavedRegion::of(region, &[])?;
@@ -266,7 +266,7 @@ impl Vm {
         }
         state.machine.put(&vm.vm)?;
         for (vcpu, state) in vm.vcpus.iter().zip(&state.cpus) {
-            state.put(&vcpu.fd())?;
+            state.put(&vcpu.fd(), vm.vendor)?;
         }
         // KVM writes to guest memory when some registers are set.
         vm.slots

@@ -7,6 +7,7 @@ mod cpu;
 mod machine;
 mod memory;
 mod present;
+mod special;
 pub(crate) mod tsc;
 
 use vm_memory::GuestMemoryBackend;
@@ -82,7 +83,7 @@ impl Vm {
         self.slots.offer_all_as_configured(&self.vm)?;
         snapshot.machine.put(&self.vm)?;
         for (vcpu, state) in self.vcpus.iter().zip(&snapshot.cpus) {
-            state.put(&vcpu.fd())?;
+            state.put(&vcpu.fd(), self.vendor)?;
         }
         // After the vCPUs: KVM writes to guest memory when some registers are set.
         let mut stats = ResetStats::default();

@@ -11,7 +11,7 @@ use kvm_bindings::{KVM_CAP_PRE_FAULT_MEMORY, kvm_regs, kvm_sregs};
 use kvm_ioctls::{Kvm, VmFd};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
-use walk::PagingRegs;
+use walk::{PagingRegs, Vendor};
 
 use crate::boot::{self, Entry};
 use crate::buffers::Buffer;
@@ -53,6 +53,8 @@ pub struct Vm {
     /// The vCPU that rang last.
     pub(crate) at_doorbell: Option<usize>,
     pub(crate) ended: Option<Box<Ended>>,
+    /// Of the processor, as the guest is told.
+    pub(crate) vendor: Vendor,
     /// Asked for once: it is a long list that never changes.
     limits: OnceLock<AddressLimits>,
 }
@@ -134,6 +136,7 @@ impl Vm {
             hang_after: config.hang_after,
             at_doorbell: None,
             ended: None,
+            vendor: cpuid::vendor(&supported),
             limits: OnceLock::new(),
         })
     }
@@ -237,6 +240,16 @@ impl Vm {
             .memory()
             .write_slice(bytes, GuestAddress(gpa.raw()))
             .map_err(|_| VmError::GuestMemory { gpa, len_bytes })
+    }
+
+    /// Has the host leave the guest's RAM in the pages that it has by now: their frames are
+    /// evidence from here on. For a guest that has just booted.
+    ///
+    /// # Errors
+    /// [`VmError::Host`] when the kernel refuses.
+    pub fn settle(&self) -> Result<(), VmError> {
+        let settled = self.slots.settle_ram();
+        settled.map_err(VmError::host("settle guest memory"))
     }
 
     /// Descriptor of the VM, which this value keeps open.

@@ -117,7 +117,7 @@ fn pages_of(found: &Translation<Hpa>, run: &WalkedRun<'_>, npages: u64) -> Vec<P
 /// (an access of the guest, a pre-fault) takes [`Tables`] anew.
 struct Pages<'h, M> {
     memory: &'h M,
-    read: RefCell<BTreeMap<Hpa, Box<[u64; ENTRIES]>>>,
+    read: RefCell<BTreeMap<Hpa, Box<[u64]>>>,
 }
 
 impl<M: HostMemory> Pages<'_, M> {
@@ -135,8 +135,8 @@ impl<M: HostMemory> Pages<'_, M> {
     }
 }
 
-fn read_table<M: HostMemory>(memory: &M, table: Hpa) -> Result<Box<[u64; ENTRIES]>, ReadError> {
-    let mut entries = Box::new([0; ENTRIES]);
+fn read_table<M: HostMemory>(memory: &M, table: Hpa) -> Result<Box<[u64]>, ReadError> {
+    let mut entries = vec![0; ENTRIES].into_boxed_slice();
     // Straight to where they belong: x86 has them in the order of bytes of this processor.
     memory.read_physical(table, entries.as_mut_bytes())?;
     Ok(entries)

@@ -36,10 +36,13 @@ impl Memory {
 
 impl HostMemory for Memory {
     fn read(&self, address: u64, into: &mut [u8]) -> Result<(), ReadError> {
-        let word = self.words.get(&address).copied();
-        let word = word.unwrap_or_else(|| (self.noise)(self.seed, address));
-        for (to, from) in into.iter_mut().zip(word.to_le_bytes().iter().cycle()) {
-            *to = *from;
+        for (index, bytes) in (0..).zip(into.chunks_mut(8)) {
+            let at = address.wrapping_add(8 * index);
+            let word = self.words.get(&at).copied();
+            let word = word.unwrap_or_else(|| (self.noise)(self.seed, at));
+            for (to, from) in bytes.iter_mut().zip(word.to_le_bytes()) {
+                *to = from;
+            }
         }
         Ok(())
     }

@@ -1,16 +1,16 @@
 //! State of one vCPU.
 
 use kvm_bindings::{
-    KVM_MAX_CPUID_ENTRIES, Msrs, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry,
-    kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xsave,
+    Msrs, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs,
+    kvm_vcpu_events, kvm_xsave,
 };
 use kvm_ioctls::{Kvm, VcpuFd};
 use serde::{Deserialize, Serialize};
 
 use walk::Vendor;
 
+use super::special::{differences, meaning};
 use super::tsc;
-use crate::cpuid;
 use crate::error::VmError;
 
 /// `IA32_TIME_STAMP_COUNTER`. KVM takes a store to it for an attempt to keep the vCPUs
@@ -100,13 +100,13 @@ impl CpuState {
         })
     }
 
-    /// Gives a vCPU at rest this state.
-    pub(crate) fn put(&self, vcpu: &VcpuFd) -> Result<(), VmError> {
+    /// Gives a vCPU at rest this state. `vendor` is the processor's.
+    pub(crate) fn put(&self, vcpu: &VcpuFd, vendor: Vendor) -> Result<(), VmError> {
         vcpu.set_mp_state(self.mp)
             .map_err(VmError::kvm("KVM_SET_MP_STATE"))?;
         vcpu.set_regs(&self.regs)
             .map_err(VmError::kvm("KVM_SET_REGS"))?;
-        vcpu.set_sregs(&self.special_registers(vcpu)?)
+        vcpu.set_sregs(&self.special_registers(vendor))
             .map_err(VmError::kvm("KVM_SET_SREGS"))?;
         let xsave = kvm_xsave {
             region: self.xsave,
@@ -130,22 +130,31 @@ impl CpuState {
     /// AMD's processors keep the type of TR without its busy bit; KVM adds the bit when it
     /// is asked (`svm_get_segment` of arch/x86/kvm/svm/svm.c), and does not take it away
     /// again. With the bit, QEMU's emulation refuses user mode every I/O port.
-    fn special_registers(&self, vcpu: &VcpuFd) -> Result<kvm_sregs, VmError> {
+    fn special_registers(&self, vendor: Vendor) -> kvm_sregs {
         const BUSY: u8 = 2;
-        let told = vcpu
-            .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
-            .map_err(VmError::kvm("KVM_GET_CPUID2"))?;
         let mut sregs = self.sregs;
-        if cpuid::vendor(&told) == Vendor::Amd {
+        if vendor == Vendor::Amd {
             sregs.tr.type_ &= !BUSY;
         }
-        Ok(sregs)
+        sregs
     }
 
-    /// The state without what goes on by itself while the vCPU stands still.
+    /// The state without what goes on by itself while the vCPU stands still, and what means
+    /// nothing.
     pub(super) fn still(&self) -> Self {
         let mut still = self.clone();
         still.tsc = 0;
+        let sregs = &mut still.sregs;
+        for segment in [
+            &mut sregs.ds,
+            &mut sregs.es,
+            &mut sregs.fs,
+            &mut sregs.gs,
+            &mut sregs.ss,
+            &mut sregs.ldt,
+        ] {
+            *segment = meaning(*segment);
+        }
         for byte in still.lapic.regs.iter_mut().skip(APIC_CURRENT_COUNT).take(4) {
             *byte = 0;
         }
@@ -156,7 +165,6 @@ impl CpuState {
     pub(super) fn differences(&self, other: &Self) -> Vec<String> {
         let parts = [
             ("general registers", self.regs == other.regs),
-            ("special registers", self.sregs == other.sregs),
             ("floating point", self.xsave == other.xsave),
             ("debug registers", self.debug == other.debug),
             ("pending events", self.events == other.events),
@@ -171,7 +179,8 @@ impl CpuState {
             .into_iter()
             .filter(|(_, same)| !same)
             .map(|(name, _)| name.to_owned());
-        parts.chain(msrs).collect()
+        let special = differences(&self.sregs, &other.sregs);
+        parts.chain(special).chain(msrs).collect()
     }
 }
 

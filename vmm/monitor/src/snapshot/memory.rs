@@ -42,7 +42,10 @@ impl SavedRegion {
             None if region.get_mmap().flags() & libc::MAP_PRIVATE != 0 => {
                 for page in present::pages(region, from_file).map_err(reading)? {
                     let bytes = read_page(region, page)?;
-                    saved.take(page, bytes);
+                    // A huge page holds many that nobody ever touched.
+                    if bytes != ZEROES {
+                        saved.take(page, bytes);
+                    }
                 }
             }
             None => {
