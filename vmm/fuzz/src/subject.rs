@@ -80,7 +80,7 @@ impl Subject {
             plan,
             revocable,
         };
-        let before = Leavings::of(&mut guest, &facts)?;
+        let before = Leavings::of(&guest, &facts)?;
         let snapshot = guest.snapshot()?;
         let mut subject = Self {
             console_len_bytes: guest.vm().console().text().len(),
@@ -132,7 +132,7 @@ impl Subject {
         self.guest.reset(&self.snapshot)?;
         let code = CodeMap::of(&self.guest, &self.facts, &self.module, mm_text)?;
         self.guest.start_coverage()?;
-        self.before = Leavings::of(&mut self.guest, &self.facts)?;
+        self.before = Leavings::of(&self.guest, &self.facts)?;
         self.guest.coverage()?;
         self.snapshot = self.guest.snapshot()?;
         self.console_len_bytes = self.guest.vm().console().text().len();
