@@ -139,7 +139,12 @@ fn a_kernel_that_died_is_heard_on_its_console() {
 fn the_agents_own_words_are_no_report() {
     let mut guest = guest();
     let text = "BUG: this is what a case may print".to_owned();
-    let request = wire::Request::Log { text };
-    guest.request(&request).expect("an answer");
+    let request = wire::Request::Log { text: text.clone() };
+    let reply = guest.request(&request).expect("an answer");
+    assert_eq!(reply, wire::Reply::Done(wire::Value::Unit));
+    let log = guest.kernel_log().expect("an answer").expect("a log");
+    let line = log.lines().find(|line| line.contains(&text));
+    let line = line.unwrap_or_else(|| panic!("it is not in the log: {log}"));
+    assert!(line.contains("mapwitness-agent: "), "{line}");
     assert_eq!(guest.kernel_signals().expect("a log"), []);
 }

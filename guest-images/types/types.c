@@ -58,6 +58,7 @@ enum mapwitness_module {
 	mapwitness_module_name = offsetof(struct module, name),
 	mapwitness_module_text_base = offsetof(struct module, mem[MOD_TEXT].base),
 	mapwitness_module_text_size = offsetof(struct module, mem[MOD_TEXT].size),
+	mapwitness_module_refcnt = offsetof(struct module, refcnt),
 };
 
 extern enum mapwitness_module mapwitness_module;

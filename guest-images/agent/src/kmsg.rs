@@ -54,12 +54,15 @@ pub fn report_panics() {
 /// # Errors
 /// Why /dev/kmsg cannot be opened or written.
 pub fn write_record(text: &[u8]) -> Result<(), Errno> {
-    let mut record = [0; PREFIX.len() + MAX_RECORD_LEN_BYTES];
+    let mut record = [0; PREFIX.len() + MAX_RECORD_LEN_BYTES + 1];
     let text = text.get(..MAX_RECORD_LEN_BYTES).unwrap_or(text);
     let (prefix, body) = record.split_at_mut(PREFIX.len());
     prefix.copy_from_slice(PREFIX);
     body[..text.len()].copy_from_slice(text);
-    let len = PREFIX.len() + text.len();
+    // A record without an end stays open for more, and nobody gets to read it before
+    // another one comes (`vprintk_store` of kernel/printk/printk.c).
+    body[text.len()] = b'\n';
+    let len = PREFIX.len() + text.len() + 1;
 
     // Opened anew each time: the kernel limits the rate of each open file.
     // SAFETY: KMSG is a NUL-terminated string.

@@ -42,12 +42,13 @@ const HABITS: [Habit; 5] = [
 /// Such cases for all files.
 pub(crate) fn cases(world: &World) -> Vec<Case> {
     let mut cases = Vec::new();
-    // Files of one strategy, one after the other, each have another turn; and so have the
-    // files of one window.
-    let mut strategies: BTreeMap<&str, usize> = BTreeMap::new();
+    // The files of one strategy each have another turn, and so have those of one window.
+    let mut turns: BTreeMap<&str, usize> = BTreeMap::new();
     for (number, file) in world.files.iter().enumerate() {
-        let known = strategies.len();
-        let turn = number + *strategies.entry(&file.strategy).or_insert(known);
+        let known = turns.len();
+        let next = turns.entry(&file.strategy).or_insert(known);
+        let turn = *next;
+        *next += 1;
         for (habit_turn, habit) in HABITS.into_iter().enumerate() {
             if world.files.len() <= FEW_FILES || habit_turn == turn % HABITS.len() {
                 let operations = operations(world, number, habit).unwrap_or_default();
@@ -204,4 +205,60 @@ fn window(world: &World, file: &FileContract) -> Option<usize> {
     let name = named.next()?;
     let mut windows = world.plan.windows.iter();
     windows.position(|window| window.name == *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use addr::Gpa;
+    use harness::own_driver;
+    use witness::{Plan, WindowPlan};
+
+    use super::*;
+
+    /// No habit is left to a file of some window or strategy alone.
+    #[test]
+    fn each_habit_comes_to_several_windows_and_strategies() {
+        let window = |number: u64| WindowPlan {
+            name: format!("window {number}"),
+            base: Gpa::new(0xd100_0000 + (number << 24)),
+            npages: 8,
+            read_only: false,
+        };
+        let plan = Plan {
+            windows: (0..4).map(window).collect(),
+            buffers: Vec::new(),
+        };
+        let world = World {
+            files: own_driver::files(&plan),
+            plan,
+            revocable: (0..4).collect(),
+        };
+        let had = |does: fn(&Call) -> bool| {
+            let cases = cases(&world).into_iter();
+            let with = cases.filter(|case| case.operations.iter().any(|it| does(&it.call)));
+            let opened = with.filter_map(|case| match case.operations.first()?.call {
+                Call::Open { file, .. } => world.files.get(file),
+                _ => None,
+            });
+            let (mut windows, mut strategies) = (BTreeSet::new(), BTreeSet::new());
+            for file in opened {
+                windows.insert(super::window(&world, file));
+                strategies.insert(file.strategy.clone());
+            }
+            (windows.len(), strategies.len())
+        };
+        let each: [fn(&Call) -> bool; 5] = [
+            |call| matches!(call, Call::Fork { .. }),
+            |call| matches!(call, Call::Unmap(_)),
+            |call| matches!(call, Call::Map { first_page: 8, .. }),
+            |call| matches!(call, Call::Revoke { .. }),
+            |call| matches!(call, Call::Unbind),
+        ];
+        for does in each {
+            let (windows, strategies) = had(does);
+            assert!(windows >= 4 && strategies >= 6, "{windows} {strategies}");
+        }
+    }
 }

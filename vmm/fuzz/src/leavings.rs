@@ -12,7 +12,6 @@ use crate::counts;
 use crate::verdict::Verdict;
 use crate::world::World;
 
-const MODULES: &str = "/proc/modules";
 /// Flags by which areas of drivers, and few of the kernel's own, are told from others.
 const SPECIAL: [&str; 3] = ["IO", "PFNMAP", "MIXEDMAP"];
 
@@ -22,29 +21,14 @@ pub(crate) struct Leavings {
     /// Areas of the first process that are not of ordinary memory.
     areas: usize,
     /// Each module, with the number of those who use it.
-    modules: Vec<(String, String)>,
+    modules: Vec<(String, i64)>,
     /// Each page of RAM that the device was told of, with the number of those who hold it.
     pages: Vec<(Gpa, i32)>,
 }
 
 impl Leavings {
     /// What there is now.
-    pub(crate) fn of(guest: &mut Guest, facts: &KernelFacts) -> Result<Self, HarnessError> {
-        let list = guest.read_file(MODULES)?;
-        let list = list.map_err(|refusal| HarnessError::Refused {
-            operation: format!("reading {MODULES}"),
-            refusal,
-        })?;
-        Self::with(guest, facts, &list)
-    }
-
-    /// What there is now, where `list` is what `/proc/modules` holds.
-    fn with(guest: &Guest, facts: &KernelFacts, list: &[u8]) -> Result<Self, HarnessError> {
-        let list = String::from_utf8_lossy(list);
-        let module = |line: &str| {
-            let mut words = line.split_ascii_whitespace();
-            Some((words.next()?.to_owned(), words.nth(1)?.to_owned()))
-        };
+    pub(crate) fn of(guest: &Guest, facts: &KernelFacts) -> Result<Self, HarnessError> {
         let view = guest.kernel(facts)?;
         let vmas = view.vmas(&view.current()?)?;
         let is_special =
@@ -58,7 +42,7 @@ impl Leavings {
         }
         Ok(Self {
             areas: vmas.iter().filter(is_special).count(),
-            modules: list.lines().filter_map(module).collect(),
+            modules: view.module_users()?,
             pages,
         })
     }
@@ -69,7 +53,7 @@ impl Leavings {
             let areas = |number| format!("{number} areas of drivers and the kernel");
             return rule("areas left", areas(self.areas), areas(now.areas));
         }
-        let users = |modules: &[(String, String)]| {
+        let users = |modules: &[(String, i64)]| {
             let each = modules
                 .iter()
                 .map(|(name, users)| format!("{name} {users}"));
@@ -103,16 +87,15 @@ pub(crate) fn look(
     if let Some(verdict) = end_children(guest, model)? {
         return Ok(Some(verdict));
     }
-    let modules = match undo(guest, case, model)? {
-        Ok(modules) => modules,
-        Err(verdict) => return Ok(Some(verdict)),
-    };
+    if let Some(verdict) = undo(guest, case, model)? {
+        return Ok(Some(verdict));
+    }
     // Nothing of any driver may be mapped.
     let nothing = world.model(guest.current_pid());
     if let Some(mismatch) = guest.witness_all(&nothing)?.mismatch {
         return Ok(Some(Verdict::of(Wrong::Page(Box::new(mismatch)))));
     }
-    if let Some(verdict) = before.verdict(&Leavings::with(guest, facts, &modules)?) {
+    if let Some(verdict) = before.verdict(&Leavings::of(guest, facts)?) {
         return Ok(Some(verdict));
     }
     let opened = |number: usize| {
@@ -140,13 +123,8 @@ fn end_children(guest: &mut Guest, model: &mut Model) -> Result<Option<Verdict>,
     Ok(None)
 }
 
-/// Unmaps and closes what the first process has, all at once. Gives the list of modules
-/// after that, or what is wrong.
-fn undo(
-    guest: &mut Guest,
-    case: &Case,
-    model: &Model,
-) -> Result<Result<Vec<u8>, Verdict>, HarnessError> {
+/// Unmaps and closes what the first process has, all at once. Gives what is wrong.
+fn undo(guest: &mut Guest, case: &Case, model: &Model) -> Result<Option<Verdict>, HarnessError> {
     let mut requests = Vec::new();
     let areas = model.space(Process::FIRST).into_iter();
     for (gva, area) in areas.flat_map(harness::model::Space::areas) {
@@ -166,19 +144,14 @@ fn undo(
     let open = handles.into_iter();
     let open = open.filter_map(|it| model.fd(Process::FIRST, it));
     requests.extend(open.map(|fd| Request::Close { fd }));
-    requests.push(Request::ReadFile {
-        path: MODULES.into(),
-    });
-    let mut modules = Vec::new();
     let replies = guest.several(&requests)?;
     for (request, reply) in requests.iter().zip(replies) {
         match (request, reply) {
             (_, Reply::Done(Value::Unit)) => {}
-            (Request::ReadFile { .. }, Reply::Done(Value::Bytes(bytes))) => modules = bytes,
             (request, Reply::Errno(errno)) => {
                 let refusal = Refusal::Errno(errno).to_string();
                 let expected = format!("{} succeeds", what(request));
-                return Ok(Err(Verdict::rule("answer", expected, refusal)));
+                return Ok(Some(Verdict::rule("answer", expected, refusal)));
             }
             (request, reply) => {
                 return Err(HarnessError::Mismatched {
@@ -188,13 +161,12 @@ fn undo(
             }
         }
     }
-    Ok(Ok(modules))
+    Ok(None)
 }
 
 const fn what(request: &Request) -> &'static str {
     match request {
         Request::Unmap { .. } => "munmap of an area",
-        Request::Close { .. } => "close",
-        _ => "reading the list of modules",
+        _ => "close",
     }
 }

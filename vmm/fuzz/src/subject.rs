@@ -40,6 +40,9 @@ pub struct Subject {
     module: String,
     /// Where its code lies, if the guest's kernel tells what of it ran.
     code: Option<CodeMap>,
+    /// Whether the device had less of a window in any case so far. What KVM notes of pages that
+    /// were touched meanwhile outlives a reset, and is out of date then.
+    had_less: bool,
     /// Cases that were gone through, while they are written down.
     noted: Option<Vec<Case>>,
 }
@@ -80,7 +83,7 @@ impl Subject {
             plan,
             revocable,
         };
-        let before = Leavings::of(&mut guest, &facts)?;
+        let before = Leavings::of(&guest, &facts)?;
         let snapshot = guest.snapshot()?;
         let mut subject = Self {
             console_len_bytes: guest.vm().console().text().len(),
@@ -93,6 +96,7 @@ impl Subject {
             times: Times::default(),
             module: module_name(driver),
             code: None,
+            had_less: false,
             noted: None,
         };
         if is_own {
@@ -132,7 +136,7 @@ impl Subject {
         self.guest.reset(&self.snapshot)?;
         let code = CodeMap::of(&self.guest, &self.facts, &self.module, mm_text)?;
         self.guest.start_coverage()?;
-        self.before = Leavings::of(&mut self.guest, &self.facts)?;
+        self.before = Leavings::of(&self.guest, &self.facts)?;
         self.guest.coverage()?;
         self.snapshot = self.guest.snapshot()?;
         self.console_len_bytes = self.guest.vm().console().text().len();
@@ -208,6 +212,7 @@ impl Subject {
             let Ok(wanted) = model.predict(operation) else {
                 continue;
             };
+            self.had_less |= matches!(operation.call, Call::Offer { .. });
             let verdict = self.step(&mut model, (index, operation), wanted, &mut ran)?;
             let verdict = match verdict {
                 None if pace == Pace::EachStep => {

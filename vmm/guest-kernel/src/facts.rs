@@ -230,6 +230,8 @@ pub(crate) struct ModuleLayout {
     pub text_base: Field,
     /// `mem[MOD_TEXT].size`, half a word.
     pub text_size: Field,
+    /// `refcnt`, half a word.
+    pub refcnt: Field,
 }
 
 impl ModuleLayout {
@@ -249,6 +251,7 @@ impl ModuleLayout {
             name: place("name")?,
             text_base: Field::word(place("text_base")?),
             text_size: Field::word(place("text_size")?),
+            refcnt: Field::word(place("refcnt")?),
         })
     }
 }

@@ -69,6 +69,7 @@ pub(crate) fn facts() -> KernelFacts {
                 name: 0x40,
                 text_base: field(1),
                 text_size: field(2),
+                refcnt: field(4),
             },
         },
         symbols: Symbols {

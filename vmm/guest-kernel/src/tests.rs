@@ -236,6 +236,8 @@ fn module(memory: &mut Memory, name: [u8; 8], next: u64) {
     memory.set(AT, layout.text_base, 0xa000_0000);
     // The size is followed by something else.
     memory.set(AT, layout.text_size, 0xffff_0000_1000);
+    // So is the count, of which one is the list's.
+    memory.set(AT, layout.refcnt, 0xffff_0000_0003);
 }
 
 #[test]
@@ -248,6 +250,21 @@ fn a_modules_code_is_found_by_its_name() {
     assert_eq!(text(&memory, "drive").expect("read"), None);
     module(&mut memory, *b"driver\0\0", 0x7_0000 + 3 * 8);
     let error = text(&memory, "other").expect_err("no end");
+    assert!(matches!(error, ViewError::Endless { .. }), "{error}");
+}
+
+#[test]
+fn who_uses_a_module_is_counted_without_the_list_itself() {
+    let mut memory = Memory::default();
+    module(&mut memory, *b"driver\0\0", MODULES);
+    let users = |memory: &Memory| modules::users(memory, &facts());
+    let one = |users| vec![("driver".to_owned(), users)];
+    assert_eq!(users(&memory).expect("read"), one(2));
+    // A module on its way out counts below nothing.
+    memory.set(0x7_0000, facts().layout.module.refcnt, 0xffff_ffff);
+    assert_eq!(users(&memory).expect("read"), one(-2));
+    module(&mut memory, *b"driver\0\0", 0x7_0000 + 3 * 8);
+    let error = users(&memory).expect_err("no end");
     assert!(matches!(error, ViewError::Endless { .. }), "{error}");
 }
 

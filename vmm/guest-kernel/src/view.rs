@@ -127,6 +127,14 @@ impl<'g> KernelView<'g> {
         modules::text_of(&self.memory, self.facts, name)
     }
 
+    /// Each loaded module by its name, with the number of those who use it.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the kernel's structures cannot be followed.
+    pub fn module_users(&self) -> Result<Vec<(String, i64)>, ViewError> {
+        modules::users(&self.memory, self.facts)
+    }
+
     /// The kernel's `struct page` for a frame; `None` for frames for which it has none,
     /// such as those of a device's memory.
     ///

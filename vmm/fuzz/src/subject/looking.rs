@@ -103,7 +103,7 @@ impl Subject {
         model: &Model,
         judged: &mut Judged,
     ) -> Result<Option<Wrong>, HarnessError> {
-        if model.was_offered() {
+        if self.had_less {
             // Of pages that were touched while nothing was there KVM has noted so in its
             // tables, and finds that to be out of date at the next access.
             let mut used = self.guest.witness_all_in_use(model)?;
