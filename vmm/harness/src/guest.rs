@@ -101,7 +101,6 @@ impl Guest {
         initramfs::check(&config.initramfs)?;
         let (mut vm, stamps) = stamped(config, |config| Ok(Vm::new(config)?))?;
         vm.run_to_doorbell()?;
-        vm.settle()?;
         Self::greeted(vm, stamps)
     }
 

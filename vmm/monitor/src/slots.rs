@@ -97,7 +97,7 @@ pub(crate) struct Slots {
 impl Slots {
     /// Slots with memory that is all zeroes.
     pub(crate) fn new(config: &VmConfig, windows: &[Window]) -> Result<Self, VmError> {
-        let ram = ram_region(Gpa::new(0), config.ram_len_bytes)?;
+        let ram = file_region(c"mapwitness-ram", Gpa::new(0), config.ram_len_bytes)?;
         let messages = file_region(
             c"mapwitness-messages",
             layout::MESSAGE_AREA,
@@ -270,15 +270,6 @@ impl Slots {
         Ok(())
     }
 
-    /// Has the kernel leave RAM in the pages that it has by now.
-    pub(crate) fn settle_ram(&self) -> std::io::Result<()> {
-        let ram = self.memory.iter().next();
-        ram.map_or(Ok(()), |region| {
-            let mapping = region.get_mmap();
-            no_huge_pages(mapping.as_ptr(), mapping.size())
-        })
-    }
-
     /// Forgets which pages of a slot the VMM stored to.
     pub(crate) fn forget_host_stores(&self, slot: usize) {
         if let Some(region) = self.memory.iter().nth(slot) {
@@ -329,23 +320,6 @@ impl Slots {
         let copied = slice.map_err(|_| refused())?.copy_to(into);
         (copied == into.len()).then_some(()).ok_or_else(refused)
     }
-}
-
-/// RAM of a guest that boots: unnamed memory, which the kernel gives by huge pages where it
-/// has any. Else each page that the guest looks at for the first time is an exit of its own.
-/// They are not asked for: the kernel would then move other pages until it has one, which
-/// takes longer than all that it saves.
-fn ram_region(base: Gpa, len_bytes: u64) -> Result<Region, VmError> {
-    let memory = |source| VmError::Memory {
-        what: "guest memory",
-        len_bytes,
-        source,
-    };
-    let size = usize::try_from(len_bytes)
-        .map_err(|_| VmError::Config(format!("{len_bytes} bytes of guest memory")))?;
-    let region = MmapRegion::<AtomicBitmap>::new(size)
-        .map_err(|error| memory(std::io::Error::other(error)))?;
-    region_at(region, base)
 }
 
 fn file_region(name: &std::ffi::CStr, base: Gpa, len_bytes: u64) -> Result<Region, VmError> {

@@ -242,16 +242,6 @@ impl Vm {
             .map_err(|_| VmError::GuestMemory { gpa, len_bytes })
     }
 
-    /// Has the host leave the guest's RAM in the pages that it has by now: their frames are
-    /// evidence from here on. For a guest that has just booted.
-    ///
-    /// # Errors
-    /// [`VmError::Host`] when the kernel refuses.
-    pub fn settle(&self) -> Result<(), VmError> {
-        let settled = self.slots.settle_ram();
-        settled.map_err(VmError::host("settle guest memory"))
-    }
-
     /// Descriptor of the VM, which this value keeps open.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         // SAFETY: the descriptor is open as long as `self.vm`, which `self` owns for

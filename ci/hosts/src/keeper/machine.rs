@@ -199,8 +199,9 @@ fn kernel_parameters(config: &Config) -> io::Result<String> {
         None => format!("rootfstype=virtiofs root={TAG} rw \"init={init}\""),
         Some(_) => format!("{ROOT_VARIABLE}={TAG} \"{INIT_VARIABLE}={init}\""),
     };
+    // Nobody but ourselves is in there from whom freed pages would have to be kept.
     Ok(format!(
-        "console=ttyS0 quiet panic=-1 no_timer_check {start} -- host-init"
+        "console=ttyS0 quiet panic=-1 no_timer_check init_on_alloc=0 {start} -- host-init"
     ))
 }
 

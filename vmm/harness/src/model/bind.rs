@@ -9,7 +9,6 @@ impl Model {
     /// Nobody is told, so nothing changes but what loads and stores come to.
     pub(super) fn offer(&mut self, window: usize, offer: Offered) -> Result<Wanted, Meaningless> {
         self.window_name(window)?;
-        self.device.was_offered = true;
         match offer {
             Offered::AsConfigured => self.device.offered.remove(&window),
             less => self.device.offered.insert(window, less),

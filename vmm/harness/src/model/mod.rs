@@ -65,8 +65,6 @@ struct Device {
     revoked: BTreeSet<usize>,
     /// Windows of which the device has less than its configuration says.
     offered: BTreeMap<usize, Offered>,
-    /// Whether it ever had.
-    was_offered: bool,
     /// Whether the driver has the device.
     is_bound: bool,
     /// How often it was taken away.
@@ -147,7 +145,6 @@ impl Model {
                 plan,
                 revoked: BTreeSet::new(),
                 offered: BTreeMap::new(),
-                was_offered: false,
                 is_bound: true,
                 unbound: 0,
             },
@@ -188,11 +185,6 @@ impl Model {
     pub fn offered(&self) -> impl Iterator<Item = (usize, Offered)> {
         let offered = self.device.offered.iter();
         offered.map(|(window, offer)| (*window, *offer))
-    }
-
-    /// Whether the device ever had less of a window than its configuration says.
-    pub fn was_offered(&self) -> bool {
-        self.device.was_offered
     }
 
     /// Windows that the driver has taken away from its mappings, by their numbers.

@@ -42,7 +42,7 @@ impl SavedRegion {
             None if region.get_mmap().flags() & libc::MAP_PRIVATE != 0 => {
                 for page in present::pages(region, from_file).map_err(reading)? {
                     let bytes = read_page(region, page)?;
-                    // A huge page holds many that nobody ever touched.
+                    // Pages that hold nothing take no room.
                     if bytes != ZEROES {
                         saved.take(page, bytes);
                     }
