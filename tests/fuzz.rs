@@ -18,7 +18,7 @@ use fuzz::{About, Case, Finding, FuzzError, Guidance, Options, Outcome, Pace, Pe
 use guest_images::Flavour;
 use guest_images::handover::{self, Images};
 use guest_kernel::KernelFacts;
-use harness::model::{Anchor, Call, Handle, Operation, Process};
+use harness::model::{Anchor, Call, Handle, Offered, Operation, Process};
 use harness::mutants::{EVERY_FAULT, GOOD};
 use monitor::VmConfig;
 use provision::Progress;
@@ -292,6 +292,55 @@ fn regressions_are_what_they_were() {
         let found = ran.found.map(|found| found.verdict.by);
         assert_eq!(found, Some(finding.cause.by), "{}", path.display());
     }
+}
+
+/// Of a page that is touched while the device has nothing there KVM notes that accesses are
+/// the VMM's to answer, and a reset does not take that back.
+#[test]
+fn what_a_case_left_in_kvms_tables_is_not_blamed_on_the_next() {
+    let mut subject = subject(GOOD);
+    let files = &subject.world().files;
+    let file = files.iter().position(|file| file.name == "eager/odd");
+    let file = file.expect("a file of the good driver");
+    let windows = config(GOOD).windows;
+    let window = windows.iter().position(|window| window.name == "odd");
+    let window = window.expect("a standard window");
+    let (handle, anchor) = (Handle(0), Anchor(0));
+    let mapped = [
+        Call::Open {
+            file,
+            mode: OpenMode::ReadWrite,
+            handle,
+        },
+        Call::Map {
+            handle,
+            first_page: 0,
+            npages: 13,
+            prot: Prot::READ_WRITE,
+            sharing: Sharing::Shared,
+            fixed: None,
+            anchor,
+        },
+    ];
+    let touched = [
+        Call::Offer {
+            window,
+            offer: Offered::Nothing,
+        },
+        Call::Load(anchor.page(0)),
+    ];
+    let case = |calls: Vec<Call>| Case {
+        operations: (calls.into_iter())
+            .map(|call| Process::FIRST.does(call))
+            .collect(),
+    };
+    let earlier = case([&mapped[..], &touched].concat());
+    let ran = subject.run(&earlier, Pace::Never).expect("it runs");
+    assert_eq!((ran.found, ran.steps.len()), (None, 4));
+    let later = case(mapped.to_vec());
+    let ran = subject.run(&later, Pace::EachStep).expect("it runs");
+    assert_eq!(ran.found, None);
+    assert!(ran.pages >= 13, "{ran:?}");
 }
 
 fn two() -> NonZeroUsize {

@@ -12,7 +12,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_mapwitness");
 const SCRIPT: &str = "mount -t securityfs none /sys/kernel/security \
                       && echo confidentiality > /sys/kernel/security/lockdown \
                       && \"$0\" doctor --json > doctor.json \
-                      && \"$0\" check --json --require stamp > check.json";
+                      && \"$0\" check --json --require stamp --file eager/odd > check.json";
 
 #[test]
 fn a_locked_down_kernel_leaves_five_links_and_the_doctor_knows_why() {
