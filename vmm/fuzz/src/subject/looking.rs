@@ -17,18 +17,6 @@ use crate::ran::Ran;
 use crate::verdict::Verdict;
 
 impl Subject {
-    /// How files count those who hold them: known of a driver that has kept its device.
-    pub(super) fn inside_of(&self, model: &Model) -> &Inside {
-        const UNKNOWN: &Inside = &Inside {
-            counts: BTreeMap::new(),
-        };
-        if model.was_unbound() {
-            UNKNOWN
-        } else {
-            &self.inside
-        }
-    }
-
     /// The first report of the guest's kernel, since the snapshot, that something is wrong
     /// with it.
     pub(super) fn complaint(&self) -> Option<Verdict> {
@@ -55,13 +43,7 @@ impl Subject {
     ) -> Result<Option<Verdict>, HarnessError> {
         let start = Instant::now();
         let mut judged = Judged::default();
-        // What the device has less of for the time being is no fault of the driver's: for
-        // the look it has all, and the guest is told nothing of either.
-        for (window, _) in model.offered() {
-            self.guest
-                .vm_mut()
-                .offer_window(window, Offer::AsConfigured)?;
-        }
+        self.offer_all(model)?;
         let looked = self.look_at_all(model, &mut judged);
         ran.pages += judged.present + judged.absent;
         let unheard = judged.unwitnessed.into_iter();
@@ -70,7 +52,8 @@ impl Subject {
         let verdict = match looked {
             Ok(Some(wrong)) => Some(Verdict::of(wrong)),
             Ok(None) => {
-                match areas::look(&self.guest, &self.facts, model, self.inside_of(model))? {
+                let inside = known(&self.inside, model);
+                match areas::look(&self.guest, &self.facts, model, inside)? {
                     None => self.kept_by_device(model).or_else(|| self.complaint()),
                     verdict => verdict,
                 }
@@ -79,6 +62,16 @@ impl Subject {
         };
         self.times.evidence += start.elapsed();
         Ok(verdict)
+    }
+
+    /// What the device has less of for the time being is no fault of the driver's: for a look
+    /// it has all, and the guest is told nothing of either.
+    fn offer_all(&mut self, model: &Model) -> Result<(), HarnessError> {
+        for (window, _) in model.offered() {
+            let vm = self.guest.vm_mut();
+            vm.offer_window(window, Offer::AsConfigured)?;
+        }
+        Ok(())
     }
 
     /// What a device that was taken away from its driver was not told to forget: it would go
@@ -123,16 +116,8 @@ impl Subject {
         model: &mut Model,
     ) -> Result<Option<Verdict>, HarnessError> {
         let start = Instant::now();
-        for (window, _) in model.offered() {
-            self.guest
-                .vm_mut()
-                .offer_window(window, Offer::AsConfigured)?;
-        }
-        let inside = if model.was_unbound() {
-            &Inside::default()
-        } else {
-            &self.inside
-        };
+        self.offer_all(model)?;
+        let inside = known(&self.inside, model);
         let looked = leavings::look(
             &mut self.guest,
             (&self.facts, &self.world),
@@ -146,4 +131,12 @@ impl Subject {
         self.times.leavings += start.elapsed();
         Ok(verdict)
     }
+}
+
+/// How files count those who hold them: known of a driver that has kept its device.
+fn known<'i>(inside: &'i Inside, model: &Model) -> &'i Inside {
+    const UNKNOWN: &Inside = &Inside {
+        counts: BTreeMap::new(),
+    };
+    if model.was_unbound() { UNKNOWN } else { inside }
 }
