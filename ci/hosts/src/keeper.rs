@@ -8,6 +8,7 @@ pub(crate) mod config;
 mod console;
 mod desk;
 mod machine;
+mod processor;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -77,17 +78,22 @@ fn keep(run_dir: &Path) -> io::Result<()> {
     accept(listener, events.clone());
     say_listening()?;
     let mut desk = Desk::new(&config, link, events);
-    let reason = desk.serve(&inbox);
+    let failure = desk.serve(&inbox);
+    let stands = failure.as_ref().filter(|failure| failure.hangs);
+    let stands = stands.map(|_| processor::tell(run_dir));
     // No more connections; who comes now starts a new host.
     let _ = fs::remove_file(run_dir.join(rundir::SOCKET));
-    let patience = if reason.is_some() {
+    let patience = if failure.is_some() {
         EXIT_PATIENCE
     } else {
         Duration::ZERO
     };
     let status = machine.stop(patience);
-    if let Some(reason) = reason {
-        let text = console::explain(run_dir, &reason, status.as_deref());
+    if let Some(failure) = failure {
+        let mut text = console::explain(run_dir, &failure.reason, status.as_deref());
+        if let Some(stands) = stands {
+            console::append_lines(&mut text, "where its processor stands", stands.lines());
+        }
         log(run_dir, &text);
         desk.fail_all(&text);
     }

@@ -18,7 +18,7 @@ pub const WINDOW_LEN_BYTES: u32 = 256 * 1024;
 pub const CHUNK_LEN_BYTES: usize = 16 * 1024;
 
 /// How often a host says that it is alive.
-pub const ALIVE_EVERY: Duration = Duration::from_secs(5);
+pub const ALIVE_EVERY: Duration = Duration::from_secs(2);
 
 /// A process to carry. Paths and strings are bytes, as the kernel has them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +93,8 @@ pub enum ToHost {
         /// Bytes.
         len_bytes: u32,
     },
+    /// Nothing is to be done: what counts is the interrupt by which it arrives.
+    Wake,
 }
 
 /// From init to the keeper.

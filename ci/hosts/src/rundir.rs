@@ -14,6 +14,8 @@ use rustix::process::geteuid;
 pub const SOCKET: &str = "keeper.sock";
 /// What the keeper is to do.
 pub const CONFIG: &str = "config";
+/// The socket on which QEMU answers questions about its machine.
+pub const MONITOR: &str = "monitor.sock";
 /// Complaints of the keeper, of QEMU and of virtiofsd.
 pub const LOG: &str = "log";
 /// The software host's console.

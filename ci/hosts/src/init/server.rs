@@ -41,7 +41,7 @@ pub fn serve() -> io::Result<()> {
     let mut writable = Writable::default();
     while let Some(message) = receive::<ToHost>(&mut port)? {
         match message {
-            ToHost::Setup { .. } => {}
+            ToHost::Setup { .. } | ToHost::Wake => {}
             ToHost::Start { session, command } => {
                 start(session, command, &mut writable, &line, &windows)?;
             }

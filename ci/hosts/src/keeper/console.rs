@@ -52,11 +52,17 @@ pub fn explain_ending(reason: &str, sources: &[(&str, String)]) -> String {
 fn append_last_lines(text: &mut String, title: &str, bytes: &[u8]) {
     let lines = last_lines(bytes);
     if !lines.is_empty() {
-        // Writing to a string does not fail.
-        let _ = write!(text, "\nlast lines of {title}:");
-        for line in lines {
-            let _ = write!(text, "\n  | {line}");
-        }
+        let lines = lines.iter().map(String::as_str);
+        append_lines(text, &format!("last lines of {title}"), lines);
+    }
+}
+
+/// Lines under a title, which leads over from what stands before.
+pub fn append_lines<'l>(text: &mut String, title: &str, lines: impl Iterator<Item = &'l str>) {
+    // Writing to a string does not fail.
+    let _ = write!(text, "\n{title}:");
+    for line in lines {
+        let _ = write!(text, "\n  | {line}");
     }
 }
 

@@ -8,10 +8,10 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::config::Config;
-use crate::messages::{Command, FromHost, ToHost, ToRunner, send};
+use crate::messages::{ALIVE_EVERY, Command, FromHost, ToHost, ToRunner, send};
 
 /// How long a runner may take for the last message before it is given up.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -23,10 +23,15 @@ const FOLLOW: Duration = Duration::from_millis(500);
 /// How long the host may leave a message unread before it is given up. Init reads
 /// at once; only a host that stands still lets the line fill up.
 const HOST_PATIENCE: Duration = Duration::from_secs(60);
-
 /// How long a host that is ready may say nothing at all. Init says that it is alive
-/// every [`messages::ALIVE_EVERY`](crate::messages::ALIVE_EVERY).
+/// every [`ALIVE_EVERY`].
 const SILENCE: Duration = Duration::from_secs(60);
+/// When a host that says nothing is woken. QEMU's processor notes at each exit of a nested
+/// guest that no virtual interrupt is pending, in a word in which its timer notes meanwhile
+/// that a real one is; the two do not exclude each other (`do_vmexit`, svm_helper.c), and
+/// now and then the timer's note is lost. A host that only waits for that interrupt then
+/// waits until another one comes.
+const WAKE_AFTER: Duration = ALIVE_EVERY.saturating_mul(2);
 
 /// What can happen.
 pub enum Event {
@@ -65,6 +70,15 @@ pub enum Event {
     BootPatienceEnded,
 }
 
+/// Why a host can be kept no longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What it did, as the end of a sentence about it.
+    pub reason: String,
+    /// It stands still: QEMU is there, and can tell where.
+    pub hangs: bool,
+}
+
 struct Session {
     to_runner: Sender<ToRunner>,
     writer: JoinHandle<()>,
@@ -81,7 +95,7 @@ pub struct Desk {
     /// Commands that came before the host was ready; `None` once it is.
     waiting: Option<Vec<(u64, Command)>>,
     owner_ended: bool,
-    reason: Option<String>,
+    failure: Option<Failure>,
 }
 
 impl Desk {
@@ -95,43 +109,51 @@ impl Desk {
             leaving: Vec::new(),
             waiting: Some(Vec::new()),
             owner_ended: false,
-            reason: None,
+            failure: None,
         }
     }
 
     /// Serves until nobody needs the host any more, or until it fails: then says why.
-    pub fn serve(&mut self, inbox: &Receiver<Event>) -> Option<String> {
-        let modules = self.modules.iter();
+    pub fn serve(&mut self, inbox: &Receiver<Event>) -> Option<Failure> {
         // Without the limit a host that stands still would outlive its owner.
         if let Err(error) = self.link.set_write_timeout(Some(HOST_PATIENCE)) {
-            return Some(format!("cannot be spoken to: {error}"));
+            self.fail(&format!("cannot be spoken to: {error}"));
         }
         let setup = ToHost::Setup {
-            modules: modules
+            modules: self
+                .modules
+                .iter()
                 .map(|path| path.as_os_str().as_bytes().to_vec())
                 .collect(),
         };
         // Lies in the line until init reads it.
         self.tell_host(&setup);
         self.later(BOOT_PATIENCE, Event::BootPatienceEnded);
+        let mut heard = Instant::now();
         while !self.is_over() {
-            match inbox.recv_timeout(SILENCE) {
-                Ok(event) => self.handle(event),
+            match inbox.recv_timeout(WAKE_AFTER) {
+                Ok(event) => {
+                    if matches!(event, Event::FromHost(_)) {
+                        heard = Instant::now();
+                    }
+                    self.handle(event);
+                }
                 // Until it is ready, the patience for its boot decides.
                 Err(RecvTimeoutError::Timeout) if self.waiting.is_some() => {}
+                Err(RecvTimeoutError::Timeout) if heard.elapsed() < SILENCE => {
+                    self.tell_host(&ToHost::Wake);
+                }
                 Err(RecvTimeoutError::Timeout) => {
-                    self.fail(&format!("was silent for {} s: it hangs", SILENCE.as_secs()));
+                    self.hang(&format!("was silent for {} s: it hangs", SILENCE.as_secs()));
                 }
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Some("lost its keeper's threads".to_owned());
-                }
+                Err(RecvTimeoutError::Disconnected) => self.fail("lost its keeper's threads"),
             }
         }
-        self.reason.take()
+        self.failure.take()
     }
 
     fn is_over(&self) -> bool {
-        self.reason.is_some() || (self.owner_ended && self.sessions.is_empty())
+        self.failure.is_some() || (self.owner_ended && self.sessions.is_empty())
     }
 
     fn handle(&mut self, event: Event) {
@@ -154,7 +176,7 @@ impl Desk {
             Event::OwnerEnded => self.owner_ended = true,
             Event::BootPatienceEnded => {
                 if self.waiting.is_some() {
-                    self.fail("did not become ready in time");
+                    self.hang("did not become ready in time");
                 }
             }
         }
@@ -170,8 +192,19 @@ impl Desk {
     }
 
     fn fail(&mut self, reason: &str) {
+        self.end(reason, false);
+    }
+
+    fn hang(&mut self, reason: &str) {
+        self.end(reason, true);
+    }
+
+    fn end(&mut self, reason: &str, hangs: bool) {
         // The first reason is the one that explains the others.
-        self.reason.get_or_insert_with(|| reason.to_owned());
+        self.failure.get_or_insert_with(|| Failure {
+            reason: reason.to_owned(),
+            hangs,
+        });
     }
 
     fn tell_host(&mut self, message: &ToHost) {
@@ -291,4 +324,44 @@ fn write_to_runner(
     // Either way the conversation is over; the reader of this stream notices.
     let _ = result;
     let _ = output.shutdown(Shutdown::Both);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::messages::receive;
+    use crate::owner::Owner;
+
+    fn config() -> Config {
+        Config {
+            owner: Owner::Current.process().expect("this process"),
+            init: PathBuf::new(),
+            kernel: PathBuf::new(),
+            initramfs: None,
+            cpu: String::new(),
+            modules: Vec::new(),
+            qemu: PathBuf::new(),
+            virtiofsd: PathBuf::new(),
+        }
+    }
+
+    #[test]
+    fn a_host_that_says_nothing_is_woken() {
+        let (near, mut far) = UnixStream::pair().expect("a pair");
+        let (events, inbox) = mpsc::channel();
+        events.send(Event::FromHost(FromHost::Ready)).expect("open");
+        let mut desk = Desk::new(&config(), near, events.clone());
+        let host = thread::spawn(move || {
+            let start = Instant::now();
+            while !matches!(receive(&mut far), Ok(Some(ToHost::Wake) | None)) {}
+            events.send(Event::LinkEnded).expect("open");
+            start.elapsed()
+        });
+        let failure = desk.serve(&inbox).expect("the line ended");
+        assert_eq!(failure.reason, "ended");
+        assert!(!failure.hangs);
+        assert!(host.join().expect("it ran") >= WAKE_AFTER);
+    }
 }

@@ -15,7 +15,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, set_parent_process_death_signal};
 
 use super::config::Config;
-use crate::kernel::{INIT_VARIABLE, ROOT_VARIABLE};
+use crate::kernel::{ALONE, INIT_VARIABLE, ROOT_VARIABLE};
 use crate::rundir;
 use crate::virtiofsd;
 
@@ -172,7 +172,12 @@ fn qemu_command(config: &Config, run_dir: &Path, files: &Path, link: i32) -> io:
             "file,id=console,path={}",
             quoted(&run_dir.join(rundir::CONSOLE))
         ))
-        .args(["-serial", "chardev:console", "-kernel"])
+        .args(["-serial", "chardev:console", "-chardev"])
+        .arg(format!(
+            "socket,id=monitor,server=on,wait=off,path={}",
+            quoted(&run_dir.join(rundir::MONITOR))
+        ))
+        .args(["-mon", "chardev=monitor,mode=control", "-kernel"])
         .arg(&config.kernel)
         .args(["-append", &kernel_parameters(config)?]);
     if let Some(initramfs) = &config.initramfs {
@@ -199,9 +204,8 @@ fn kernel_parameters(config: &Config) -> io::Result<String> {
         None => format!("rootfstype=virtiofs root={TAG} rw \"init={init}\""),
         Some(_) => format!("{ROOT_VARIABLE}={TAG} \"{INIT_VARIABLE}={init}\""),
     };
-    // Nobody but ourselves is in there from whom freed pages would have to be kept.
     Ok(format!(
-        "console=ttyS0 quiet panic=-1 no_timer_check init_on_alloc=0 {start} -- host-init"
+        "console=ttyS0 quiet panic=-1 no_timer_check {ALONE} {start} -- host-init"
     ))
 }
 

@@ -15,6 +15,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 
 use super::{Parts, memory, rom};
 use crate::init::PACKED_COMMAND;
+use crate::kernel::ALONE;
 
 /// Emulated instructions to a second of the emulated clock. High, so that nothing
 /// inside runs into a timeout because the emulated CPU is slow.
@@ -134,7 +135,7 @@ fn command_line(init: &Path) -> io::Result<String> {
         })?;
     Ok(format!(
         "console=ttyS0 quiet panic=-1 acpi=off pci=off no_timer_check tsc=reliable \
-         tsc_early_khz={} \"rdinit={init}\" -- {PACKED_COMMAND}",
+         {ALONE} tsc_early_khz={} \"rdinit={init}\" -- {PACKED_COMMAND}",
         TICKS_PER_SECOND / 1000
     ))
 }
