@@ -57,13 +57,13 @@ fn a_cpu_that_cannot_be_emulated_is_told_with_those_that_can() {
     assert!(said.contains("haswell or sandy-bridge"), "{said}");
 }
 
-/// Runs tests of another program there: those whose names contain one of `named`, or all.
-/// They must have run, and there; `wanted` are some of them.
+/// Runs tests there: those whose names contain one of `named`. They must have run, and there;
+/// `wanted` are some of them.
 #[track_caller]
-fn pass_on_ept(program: &str, named: &[&str], wanted: &[&str]) {
+fn pass_on_ept(named: &[&str], wanted: &[&str]) {
     let mut cargo = Command::new(env!("CARGO"));
     cargo
-        .args(["test", "--locked", "--test", program])
+        .args(["test", "--locked", "--test", "guests"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .env("MAPWITNESS_HOST", "soft-ept")
         .stdin(Stdio::null());
@@ -88,30 +88,24 @@ fn pass_on_ept(program: &str, named: &[&str], wanted: &[&str]) {
 #[test]
 fn the_tests_of_the_second_level_pass_on_ept() {
     let wanted = [
-        "leaves_of_2_mib_are_followed_to_their_frames",
-        "a_driver_that_is_off_by_one_is_blamed_by_the_guests_own_tables",
-        "a_slot_that_kvm_has_lost_is_blamed_on_the_second_level",
-        "a_remapped_host_page_is_blamed_on_the_host_frame",
+        "second_level::leaves_of_2_mib_are_followed_to_their_frames",
+        "second_level::a_driver_that_is_off_by_one_is_blamed_by_the_guests_own_tables",
+        "second_level::a_slot_that_kvm_has_lost_is_blamed_on_the_second_level",
+        "second_level::a_remapped_host_page_is_blamed_on_the_host_frame",
     ];
-    pass_on_ept("second_level", &[], &wanted);
+    pass_on_ept(&["second_level::"], &wanted);
 }
 
-/// What a reset puts back of a processor, and how KVM notes stores, differs by vendor.
+/// What is put back of a processor, by a reset or from a file, and how KVM notes stores,
+/// differs by vendor.
 #[test]
-fn a_reset_is_exact_on_ept() {
+fn resets_and_snapshots_are_exact_on_ept() {
     let telling = [
-        "after_a_reset_nothing_differs",
-        "a_case_cannot_see_what_an_earlier_one_did",
-        "evidence_after_a_reset_is_as_good_as_before",
+        "reset::after_a_reset_nothing_differs",
+        "reset::a_case_cannot_see_what_an_earlier_one_did",
+        "reset::evidence_after_a_reset_is_as_good_as_before",
+        "saved::a_guest_that_is_taken_up_is_the_one_that_was_saved",
+        "saved::a_guest_that_was_taken_up_can_be_reset",
     ];
-    pass_on_ept("reset", &telling, &telling);
-}
-
-#[test]
-fn a_guest_is_taken_up_from_its_file_on_ept() {
-    let telling = [
-        "a_guest_that_is_taken_up_is_the_one_that_was_saved",
-        "a_guest_that_was_taken_up_can_be_reset",
-    ];
-    pass_on_ept("saved", &telling, &telling);
+    pass_on_ept(&telling, &telling);
 }

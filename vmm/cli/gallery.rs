@@ -38,7 +38,7 @@ cargo witness fuzz --gallery tests/gallery --corpus tests/found --cases 1000
 which fuzzes each driver of [the gallery](../gallery/README.md) without being told what is
 wrong with it, until something is found, and then its mended form for some cases more, in
 which nothing must be. Beside this file lies each finding, with the fewest operations that
-show it: `mapwitness replay` goes through it. `tests/gallery.rs` does so with all of them.
+show it: `mapwitness replay` goes through it. `tests/guests/gallery.rs` does so with all of them.
 
 ";
 

@@ -1,12 +1,14 @@
 //! A test program whose tests are divided among several software hosts.
 //!
 //! A software host has one CPU (see `keeper/machine.rs`); the machine below it mostly has
-//! more. Each host runs the program with a part of its tests, and none of them twice.
+//! more. The tests are cut into parts, and whichever host is free runs the program with the
+//! next part.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::num::NonZero;
 use std::os::unix::ffi::OsStrExt;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::process;
 use std::sync::{Mutex, PoisonError};
@@ -18,48 +20,36 @@ use crate::messages::{Command, Stream};
 
 /// More hosts than this start more than they run.
 const MOST_LANES: usize = 4;
-/// Options of libtest that say nothing of which tests are run.
-const HARMLESS: [&str; 4] = ["--nocapture", "--no-capture", "--show-output", "--quiet"];
+/// Tests that run together at most, in one process: enough to share what is made once for
+/// them, and few enough to end at about the same time as those on other hosts.
+const MOST_TOGETHER: usize = 8;
 
-/// One command line for each host. All tests stay together where some are chosen by name.
+/// The command lines among which the tests that `argv` runs are divided.
+///
+/// Tests of one module stay together as far as [`MOST_TOGETHER`] allows; few are not divided.
 pub fn command_lines(argv: &[OsString]) -> Result<Vec<Vec<OsString>>, RunError> {
-    divide(argv, lanes())
+    let tests = list(argv)?;
+    let parts = parts(&tests);
+    Ok(match parts.len() {
+        0 | 1 => vec![argv.to_vec()],
+        _ => parts.iter().map(|names| exactly(argv, names)).collect(),
+    })
 }
 
-fn lanes() -> usize {
-    thread::available_parallelism()
-        .map_or(1, NonZero::get)
-        .min(MOST_LANES)
-}
-
-fn divide(argv: &[OsString], lanes: usize) -> Result<Vec<Vec<OsString>>, RunError> {
+/// The names of the tests that a command line runs, as the program tells them itself.
+fn list(argv: &[OsString]) -> Result<Vec<OsString>, RunError> {
     let Some((program, arguments)) = argv.split_first() else {
         return Err(RunError::Nothing);
     };
-    let chooses = |word: &OsString| !HARMLESS.iter().any(|known| word == known);
-    if lanes < 2 || arguments.iter().any(chooses) {
-        return Ok(vec![argv.to_vec()]);
-    }
-    let dealt = deal(&list(program)?, lanes);
-    if dealt.is_empty() {
-        return Ok(vec![argv.to_vec()]);
-    }
-    let lines = dealt.into_iter().map(|names| {
-        let exact = OsString::from("--exact");
-        argv.iter().cloned().chain([exact]).chain(names).collect()
-    });
-    Ok(lines.collect())
-}
-
-/// The names of a test program's tests, as it tells them itself.
-fn list(program: &OsStr) -> Result<Vec<OsString>, RunError> {
     let shown = Path::new(program).display();
     let listed = process::Command::new(program)
         .args(["--list", "--format", "terse"])
+        .args(arguments)
         .output()
         .map_err(doing(format!("start {shown}")))?;
     if !listed.status.success() {
-        let source = io::Error::other(format!("it ended with {}", listed.status));
+        let said = String::from_utf8_lossy(&listed.stderr);
+        let source = io::Error::other(format!("it ended with {}: {said}", listed.status));
         return Err(doing(format!("list the tests of {shown}"))(source));
     }
     Ok(names(&listed.stdout))
@@ -73,12 +63,31 @@ fn names(listed: &[u8]) -> Vec<OsString> {
         .collect()
 }
 
-/// Neighbours go to different hosts: cases of one test take alike.
-fn deal(tests: &[OsString], lanes: usize) -> Vec<Vec<OsString>> {
-    let lanes = lanes.min(tests.len());
-    (0..lanes)
-        .map(|lane| tests.iter().skip(lane).step_by(lanes).cloned().collect())
+/// Neighbours of one module together, in parts of about the same length.
+fn parts(tests: &[OsString]) -> Vec<&[OsString]> {
+    let modules = tests.chunk_by(|one, next| module(one) == module(next));
+    modules
+        .flat_map(|tests| {
+            let parts = tests.len().div_ceil(MOST_TOGETHER);
+            tests.chunks(tests.len().div_ceil(parts))
+        })
         .collect()
+}
+
+/// The first part of a test's path, if it has several.
+fn module(test: &OsStr) -> &[u8] {
+    let name = test.as_bytes();
+    let end = name.windows(2).position(|two| two == b"::");
+    name.get(..end.unwrap_or(0)).unwrap_or_default()
+}
+
+/// A command line that runs these of its tests: names that are meant as a beginning mean
+/// nothing beside them.
+fn exactly(argv: &[OsString], names: &[OsString]) -> Vec<OsString> {
+    let exact = OsString::from("--exact");
+    let given = argv.contains(&exact);
+    let exact = (!given).then_some(exact);
+    argv.iter().chain(&exact).chain(names).cloned().collect()
 }
 
 /// Output that waits until it is its turn.
@@ -98,37 +107,52 @@ impl Held {
     }
 }
 
-/// Runs each command on a host of its own. The first speaks at once, the others when those
-/// before them have ended. The status is that of the first that failed.
+/// Runs each command once, on whichever host is free next. What one says is put out when it
+/// has ended; of a single one, at once. The status is that of one that failed, if any did.
 pub fn run_side_by_side(carrier: &Carrier<'_>, commands: &[Command]) -> Result<i32, RunError> {
-    let Some((first, others)) = commands.split_first() else {
-        return Err(RunError::Nothing);
-    };
-    thread::scope(|scope| {
-        let others: Vec<_> = (1..)
-            .zip(others)
-            .map(|(lane, command)| {
-                scope.spawn(move || {
-                    let held = Held::default();
-                    let status = carrier.carry(lane, command, &|to, bytes| {
-                        held.put(to, bytes);
-                        Ok(())
-                    });
-                    (held, status)
-                })
-            })
-            .collect();
-        let mut outcome = carrier.carry(0, first, &put_out);
-        for other in others {
-            let (held, status) = match other.join() {
-                Ok(ended) => ended,
-                Err(panic) => std::panic::resume_unwind(panic),
+    if let [only] = commands {
+        return carrier.carry(0, only, &put_out);
+    }
+    let waiting = Mutex::new(commands.iter());
+    let said = Mutex::new(());
+    let lane = |lane| {
+        let mut outcome = Ok(0);
+        loop {
+            let next = waiting
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .next();
+            let Some(command) = next else {
+                return outcome;
             };
+            let held = Held::default();
+            let status = carrier.carry(lane, command, &|to, bytes| {
+                held.put(to, bytes);
+                Ok(())
+            });
+            let _turn = said.lock().unwrap_or_else(PoisonError::into_inner);
             held.show().map_err(doing("write the program's output"))?;
             outcome = worse(outcome, status);
         }
+    };
+    thread::scope(|scope| {
+        let lane = &lane;
+        let lanes: Vec<_> = (0..lanes().min(commands.len()))
+            .map(|number| scope.spawn(move || lane(number)))
+            .collect();
+        let mut outcome = Ok(0);
+        for lane in lanes {
+            let ended = lane.join().unwrap_or_else(|panic| resume_unwind(panic));
+            outcome = worse(outcome, ended);
+        }
         outcome
     })
+}
+
+fn lanes() -> usize {
+    thread::available_parallelism()
+        .map_or(1, NonZero::get)
+        .min(MOST_LANES)
 }
 
 /// A result that is missing outweighs a failure.
@@ -149,12 +173,14 @@ mod tests {
     }
 
     #[test]
-    fn each_test_is_dealt_once() {
-        let tests = tests_of(&["a", "b", "c", "d", "e"]);
-        let dealt = deal(&tests, 2);
-        assert_eq!(dealt, [tests_of(&["a", "c", "e"]), tests_of(&["b", "d"])]);
-        assert_eq!(deal(&tests[..1], 2), [tests_of(&["a"])]);
-        assert!(deal(&[], 2).is_empty());
+    fn tests_of_a_module_stay_together_in_parts_that_are_not_long() {
+        let mut tests = tests_of(&["a::x", "b::x", "b::y", "single"]);
+        let many = (0..MOST_TOGETHER * 2 + 1).map(|index| format!("c::{index}").into());
+        tests.extend(many);
+        let parts = parts(&tests);
+        let lens: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+        assert_eq!(lens, [1, 2, 1, 6, 6, 5]);
+        assert_eq!(parts.concat(), tests);
     }
 
     #[test]
@@ -164,13 +190,15 @@ mod tests {
     }
 
     #[test]
-    fn a_choice_of_tests_is_left_alone() {
-        let chosen = tests_of(&["/program", "name"]);
-        let together = divide(&chosen, 2).expect("nothing is started");
-        assert_eq!(together, [chosen]);
-        let skipping = tests_of(&["/program", "--skip", "name"]);
-        let together = divide(&skipping, 2).expect("nothing is started");
-        assert_eq!(together, [skipping]);
+    fn options_are_kept_beside_names() {
+        let line = exactly(
+            &tests_of(&["/program", "c", "--nocapture"]),
+            &tests_of(&["c::1"]),
+        );
+        let expected = ["/program", "c", "--nocapture", "--exact", "c::1"];
+        assert_eq!(line, tests_of(&expected));
+        let line = exactly(&tests_of(&["/program", "--exact"]), &tests_of(&["c::1"]));
+        assert_eq!(line, tests_of(&["/program", "--exact", "c::1"]));
     }
 
     #[test]

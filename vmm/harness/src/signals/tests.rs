@@ -1,4 +1,4 @@
-//! Reports as kernels print them; those of a guest of this project are in tests/signals.rs.
+//! Reports as kernels print them; those of a guest of this project are in tests/guests/signals.rs.
 
 use super::*;
 

@@ -1,0 +1,41 @@
+//! Tests that boot guests. They are one program of many modules, so that the runner can
+//! divide them well among the hosts that it has.
+
+mod atlas;
+mod bad_images;
+mod bench;
+mod buffers;
+mod cli;
+mod common;
+mod concepts;
+mod contract;
+mod coverage;
+mod endings;
+mod faults;
+mod fuzz;
+mod gallery;
+mod hpet_real;
+mod kernel_view;
+mod leftovers;
+mod lifetime;
+mod mappings;
+mod mutants;
+mod operations;
+mod persona_agp;
+mod persona_bsr;
+mod persona_hpet;
+mod persona_mspec;
+mod personas;
+mod probe_event;
+mod ranges;
+mod refusals;
+mod reset;
+mod revoke;
+mod saved;
+mod second_level;
+mod signals;
+mod strategies;
+mod timeline;
+mod unreadable;
+mod withdraw;
+mod your_driver;

@@ -1,0 +1,148 @@
+//! What the guest's kernel says when something is wrong with it, provoked by a module that
+//! does nothing else, is heard as what it is. A kernel without cause says nothing.
+
+use std::path::{Path, PathBuf};
+
+use crate::common::{boot, chain, guest, image_of};
+use guest_images::{Flavour, GuestImage, handover};
+use harness::Guest;
+use harness::signals::{Kind, Signal, signals};
+use monitor::VmConfig;
+use provision::Progress;
+
+/// The module that provokes, for a kernel of this flavour. Those that the cargo runner has
+/// prepared are taken; without the runner they are built.
+fn complainer(flavour: Flavour, image: &GuestImage) -> PathBuf {
+    let prepared = handover::import_modules().expect("a set of modules");
+    let name = handover::name("complainer", flavour);
+    if let Some(module) = prepared.and_then(|mut modules| modules.remove(&name)) {
+        return module;
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/complainer");
+    let built = guest_images::ensure_modules(&folder, image, &Progress::stderr());
+    built.expect("it builds").remove(0)
+}
+
+/// A guest with that module in it, and its path there.
+fn provoked(flavour: Flavour) -> (Guest, String) {
+    let image = image_of("good", flavour);
+    let module = complainer(flavour, &image);
+    let with = guest_images::with_modules(&image, &[module], &Progress::hidden());
+    let (image, mut paths) = with.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let guest = boot(&VmConfig::new(image.vmlinux, image.initramfs));
+    (guest, paths.remove(0))
+}
+
+/// Reports that `how` leads to in a guest that lives on.
+fn reports(guest: &mut Guest, path: &str, how: &str) -> Vec<Signal> {
+    let before = guest.kernel_signals().expect("a log").len();
+    let parameters = format!("how={how}");
+    let loaded = guest.load_module_with(path, &parameters);
+    loaded.expect("an answer").expect("loaded");
+    guest
+        .unload_module("complainer")
+        .expect("an answer")
+        .expect("unloaded");
+    let mut all = guest.kernel_signals().expect("a log");
+    // The console has them as well, without asking the guest.
+    assert_eq!(kinds(&signals(&guest.vm().console().text())), kinds(&all));
+    all.split_off(before)
+}
+
+fn kinds(signals: &[Signal]) -> Vec<Kind> {
+    signals.iter().map(|signal| signal.kind).collect()
+}
+
+/// One report of that kind, which names the function that led to it in its text.
+#[track_caller]
+fn assert_one(found: &[Signal], kind: Kind, head: &str) {
+    let [one] = found else {
+        panic!("one report was expected: {found:#?}");
+    };
+    assert_eq!(one.kind, kind, "{one:#?}");
+    assert!(one.head.contains(head), "{one:#?}");
+    let names_it = one.text.iter().any(|line| line.contains("complainer"));
+    assert!(names_it, "{one:#?}");
+}
+
+#[test]
+fn nothing_is_heard_of_a_kernel_that_is_well() {
+    for flavour in [Flavour::Plain, Flavour::Kcov] {
+        let image = image_of("good", flavour);
+        let mut config = VmConfig::new(image.vmlinux, image.initramfs);
+        config.hpet = true;
+        config.vcpus = 2;
+        // All that it ever says is on the console.
+        config.log_level = 8;
+        let mut guest = boot(&config);
+        guest.load_driver().expect("the driver");
+        let found = guest.kernel_signals().expect("a log");
+        assert_eq!(found, [], "{flavour}");
+        let console = guest.vm().console().text();
+        assert!(console.contains("Linux version"), "{console}");
+        assert_eq!(signals(&console), [], "{flavour}");
+    }
+}
+
+#[test]
+fn what_a_plain_kernel_complains_of_is_heard() {
+    let (mut guest, path) = provoked(Flavour::Plain);
+    let found = reports(&mut guest, &path, "warn");
+    assert_one(&found, Kind::Warning, "WARNING: ");
+    let message = "complainer: as it was asked to";
+    assert!(
+        found[0].text.iter().any(|line| line == message),
+        "{found:#?}"
+    );
+    let found = reports(&mut guest, &path, "refcount");
+    assert_one(&found, Kind::Refcount, "refcount_t: addition on 0");
+    let heads = guest.kernel_complaints().expect("a log");
+    assert_eq!(heads.len(), 2, "{heads:?}");
+}
+
+#[test]
+fn what_a_kernel_that_checks_itself_complains_of_is_heard() {
+    let (mut guest, path) = provoked(Flavour::Kcov);
+    // A bad page makes the kernel distrust its own locks, and lockdep rests from then on.
+    let cases = [
+        ("locks", Kind::Lockdep, "possible circular locking"),
+        ("sleep", Kind::Bug, "BUG: sleeping function called"),
+        ("bad-page", Kind::BadPage, "BUG: Bad page state"),
+    ];
+    for (how, kind, head) in cases {
+        let found = reports(&mut guest, &path, how);
+        assert_one(&found, kind, head);
+    }
+}
+
+#[test]
+fn a_kernel_that_died_is_heard_on_its_console() {
+    for (how, kind, head) in [
+        ("oops", Kind::Oops, "BUG: kernel NULL pointer dereference"),
+        ("bug", Kind::Bug, "kernel BUG at "),
+    ] {
+        let (mut guest, path) = provoked(Flavour::Plain);
+        assert_eq!(guest.kernel_signals().expect("a log"), []);
+        let loaded = guest.load_module_with(&path, &format!("how={how}"));
+        loaded.expect_err("the agent dies with the kernel");
+        let found = guest.kernel_signals().expect("the console");
+        assert_one(&found[..1], kind, head);
+        let last = found.last().expect("at least that one");
+        assert_eq!(last.kind, Kind::Panic, "{found:#?}");
+    }
+}
+
+/// Whoever writes to the log cannot be taken for the kernel: the agent signs its lines.
+#[test]
+fn the_agents_own_words_are_no_report() {
+    let mut guest = guest();
+    let text = "BUG: this is what a case may print".to_owned();
+    let request = wire::Request::Log { text: text.clone() };
+    let reply = guest.request(&request).expect("an answer");
+    assert_eq!(reply, wire::Reply::Done(wire::Value::Unit));
+    let log = guest.kernel_log().expect("an answer").expect("a log");
+    let line = log.lines().find(|line| line.contains(&text));
+    let line = line.unwrap_or_else(|| panic!("it is not in the log: {log}"));
+    assert!(line.contains("mapwitness-agent: "), "{line}");
+    assert_eq!(guest.kernel_signals().expect("a log"), []);
+}
