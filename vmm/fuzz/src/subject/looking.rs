@@ -97,14 +97,7 @@ impl Subject {
         judged: &mut Judged,
     ) -> Result<Option<Wrong>, HarnessError> {
         if self.had_less {
-            // Of pages that were touched while nothing was there KVM has noted so in its
-            // tables, and finds that to be out of date at the next access.
-            let mut used = self.guest.witness_all_in_use(model)?;
-            let mismatch = used.mismatch.take();
-            judged.merge(used);
-            if let Some(mismatch) = mismatch {
-                return Ok(Some(Wrong::Page(Box::new(mismatch))));
-            }
+            return self.guest.look_at_all_in_use_first(model, judged);
         }
         self.guest.look_at_all(model, judged)
     }
