@@ -253,7 +253,8 @@ pub struct FuzzArgs {
     #[arg(long, value_name = "NAME", default_value = "good")]
     pub driver_variant: String,
     /// Fuzz every variant that has a fault planted, each until it is found or `--cases`
-    /// are gone through, and tell after how many cases it was
+    /// are gone through; tell after how many cases it was, and how often of ten times what
+    /// was found came again
     #[arg(long, requires = "cases", conflicts_with_all = ["driver_variant", "corpus", "module", "cores", "broker", "join"])]
     pub every_variant: bool,
     /// Fuzz every driver of a folder that has a Kbuild and a list of contracts, as

@@ -77,10 +77,15 @@ struct Row {
     cases: Option<u64>,
     /// Operations of the finding.
     operations: Option<usize>,
+    /// How often it came to the same, of [`REPLAYS`] times that it was gone through again.
+    replayed: u32,
     by: Option<String>,
     operation: Option<String>,
     file: Option<String>,
 }
+
+/// How often a variant's finding is gone through again.
+const REPLAYS: u32 = 10;
 
 /// Carries out `mapwitness fuzz`. Runs twice, as `check` does.
 pub fn run(options: &FuzzArgs) -> anyhow::Result<Exit> {
@@ -382,28 +387,35 @@ fn every_variant(options: &FuzzArgs, images: Images) -> anyhow::Result<Exit> {
             eprintln!("mapwitness: {}: {}", mutant.name, chain(&error));
         }
         eprintln!(
-            "{number}/{} {}: {} after {} cases, {} operations",
+            "{number}/{} {}: {} after {} cases, {} operations, the same again {} of {REPLAYS} times",
             all.len(),
             mutant.name,
             row.by.as_deref().unwrap_or("NOT FOUND"),
             row.cases.map_or("all".into(), |cases| cases.to_string()),
-            row.operations.unwrap_or(0)
+            row.operations.unwrap_or(0),
+            row.replayed
         );
         rows.push(row);
     }
     let found = rows.iter().filter(|row| row.cases.is_some()).count();
+    let is_all = rows.iter().all(|row| row.replayed == REPLAYS);
     if options.json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
     } else {
         println!("{found} of {} found", rows.len());
-        for row in rows.iter().filter(|row| row.cases.is_none()) {
-            println!(
-                "FAIL {} was not found: {}",
-                row.mutant.name, row.mutant.fault
-            );
+        for row in rows.iter().filter(|row| row.replayed < REPLAYS) {
+            let Row {
+                mutant, replayed, ..
+            } = row;
+            match row.cases {
+                None => println!("FAIL {} was not found: {}", mutant.name, mutant.fault),
+                Some(_) => println!(
+                    "FAIL {} came to the same {replayed} of {REPLAYS} times",
+                    mutant.name
+                ),
+            }
         }
     }
-    let is_all = found == rows.len();
     Ok(if is_all { Exit::Pass } else { Exit::Fail })
 }
 
@@ -422,6 +434,11 @@ fn until_found(options: &FuzzArgs, row: &mut Row, images: Images) -> anyhow::Res
         row.by = Some(finding.cause.by.clone());
         row.operation = Some(finding.cause.operation.clone());
         row.file = Some(finding.cause.file.clone());
+        let case = finding.case(subject.world())?;
+        for _ in 0..REPLAYS {
+            let again = subject.run(&case, Pace::AtTheEnd)?.found;
+            row.replayed += u32::from(again.is_some_and(|it| it.cause == finding.cause));
+        }
     }
     Ok(())
 }
@@ -432,6 +449,7 @@ impl Row {
             mutant: mutant.clone(),
             cases: None,
             operations: None,
+            replayed: 0,
             by: None,
             operation: None,
             file: None,
