@@ -238,3 +238,20 @@ pub fn kernel_facts() -> KernelFacts {
     KernelFacts::read(&image.types, &image.system_map)
         .unwrap_or_else(|error| panic!("{}", chain(&error)))
 }
+
+/// All of a window, mapped with what access it allows.
+pub fn whole(guest: &mut Guest, strategy: Strategy, name: &'static str) -> Mapping {
+    let described = &guest.plan().windows[window(guest, name)];
+    let ask = Ask {
+        strategy,
+        window: name,
+        first_page: 0,
+        npages: described.npages,
+        prot: if described.read_only {
+            Prot::READ
+        } else {
+            Prot::READ_WRITE
+        },
+    };
+    mapped(guest, ask)
+}

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use crate::common::{self, Ask, guest, guest_with, mapped};
+use crate::common::{self, guest, guest_with, whole};
 use crate::faults::{self, KvmSlot, Memory};
 use crate::probe_event::ProbeEvent;
 use addr::{Level, PAGE_SIZE, Pfn};
@@ -14,26 +14,9 @@ use harness::{Guest, Mapping, Presence, Strategy};
 use monitor::DEVICE_REGISTERS;
 use rstest::rstest;
 use walk::Spte;
-use wire::Prot;
 use witness::host_frame::Pagemap;
 use witness::second_level::{Kind, LiveTables, host};
 use witness::{Evidence, Link};
-
-fn whole(guest: &mut Guest, strategy: Strategy, window: &'static str) -> Mapping {
-    let described = &guest.plan().windows[common::window(guest, window)];
-    let ask = Ask {
-        strategy,
-        window,
-        first_page: 0,
-        npages: described.npages,
-        prot: if described.read_only {
-            Prot::READ
-        } else {
-            Prot::READ_WRITE
-        },
-    };
-    mapped(guest, ask)
-}
 
 /// Every page present and heard at the second level.
 #[track_caller]

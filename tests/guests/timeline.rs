@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::common::{self, Ask, guest, mapped};
+use crate::common::{self, guest, whole};
 use crate::faults::{KvmSlot, Memory};
 use addr::PAGE_SIZE;
 use guest_images::handover::{self, Images};
@@ -12,26 +12,9 @@ use harness::{Guest, Mapping, Presence, Strategy, Watch, watch};
 use monitor::VmConfig;
 use rstest::rstest;
 use serde_json::{Value, json};
-use wire::Prot;
 use witness::Link;
 use witness::second_level::LiveTables;
 use witness::timeline::{Reached, Timeline, Verdict};
-
-fn whole(guest: &mut Guest, strategy: Strategy, window: &'static str) -> Mapping {
-    let described = &guest.plan().windows[common::window(guest, window)];
-    let ask = Ask {
-        strategy,
-        window,
-        first_page: 0,
-        npages: described.npages,
-        prot: if described.read_only {
-            Prot::READ
-        } else {
-            Prot::READ_WRITE
-        },
-    };
-    mapped(guest, ask)
-}
 
 #[track_caller]
 fn watched(guest: &mut Guest) -> Watch {
