@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Makes the kernel complain while it is loaded: `insmod complainer.ko how=warn`. */
 
+#include <linux/delay.h>
 #include <linux/gfp.h>
+#include <linux/kfence.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/refcount.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
 
 static char *how = "warn";
 module_param(how, charp, 0444);
-MODULE_PARM_DESC(how, "what to provoke: warn, refcount, bad-page, sleep, locks, oops or bug");
+MODULE_PARM_DESC(how, "what to provoke: warn, refcount, bad-page, sleep, locks, use-after-free, hang, oops or bug");
 
 static DEFINE_MUTEX(first);
 static DEFINE_MUTEX(second);
@@ -39,6 +43,26 @@ static void bad_page(void)
 	__free_page(page);
 }
 
+/* Reads memory that was given back, as soon as the kernel watches what it gives. */
+static void use_after_free(void)
+{
+	int tries;
+
+	for (tries = 0; tries < 1000; tries++) {
+		char *memory = kmalloc(64, GFP_KERNEL);
+		bool is_watched = IS_ENABLED(CONFIG_KASAN) || is_kfence_address(memory);
+		char *later = memory;
+
+		OPTIMIZER_HIDE_VAR(later);
+		kfree(memory);
+		if (later && is_watched) {
+			READ_ONCE(*later);
+			return;
+		}
+		usleep_range(1000, 2000);
+	}
+}
+
 static int __init complainer_init(void)
 {
 	if (!strcmp(how, "warn")) {
@@ -55,6 +79,11 @@ static int __init complainer_init(void)
 		preempt_enable();
 	} else if (!strcmp(how, "locks")) {
 		locks();
+	} else if (!strcmp(how, "use-after-free")) {
+		use_after_free();
+	} else if (!strcmp(how, "hang")) {
+		/* Two rounds of the kernel's search at its least timeout. */
+		schedule_timeout_uninterruptible(3 * HZ);
 	} else if (!strcmp(how, "oops")) {
 		char *nowhere = NULL;
 

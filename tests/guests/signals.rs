@@ -25,12 +25,18 @@ fn complainer(flavour: Flavour, image: &GuestImage) -> PathBuf {
 
 /// A guest with that module in it, and its path there.
 fn provoked(flavour: Flavour) -> (Guest, String) {
+    provoked_with(flavour, |_| ())
+}
+
+/// The same in a VM that is not quite the standard one.
+fn provoked_with(flavour: Flavour, change: impl Fn(&mut VmConfig)) -> (Guest, String) {
     let image = image_of("good", flavour);
     let module = complainer(flavour, &image);
     let with = guest_images::with_modules(&image, &[module], &Progress::hidden());
     let (image, mut paths) = with.unwrap_or_else(|error| panic!("{}", chain(&error)));
-    let guest = boot(&VmConfig::new(image.vmlinux, image.initramfs));
-    (guest, paths.remove(0))
+    let mut config = VmConfig::new(image.vmlinux, image.initramfs);
+    change(&mut config);
+    (boot(&config), paths.remove(0))
 }
 
 /// Reports that `how` leads to in a guest that lives on.
@@ -102,17 +108,37 @@ fn what_a_plain_kernel_complains_of_is_heard() {
 
 #[test]
 fn what_a_kernel_that_checks_itself_complains_of_is_heard() {
-    let (mut guest, path) = provoked(Flavour::Kcov);
+    let (mut guest, path) = provoked_with(Flavour::Kcov, |config| {
+        let patience = "sysctl.kernel.hung_task_timeout_secs=1";
+        config.extra_parameters.push(patience.to_owned());
+        // Where a task waits is told, but not as an error.
+        config.log_level = 7;
+    });
     // A bad page makes the kernel distrust its own locks, and lockdep rests from then on.
     let cases = [
         ("locks", Kind::Lockdep, "possible circular locking"),
         ("sleep", Kind::Bug, "BUG: sleeping function called"),
+        (
+            "use-after-free",
+            Kind::Kfence,
+            "BUG: KFENCE: use-after-free read",
+        ),
+        ("hang", Kind::HungTask, "blocked for more than"),
         ("bad-page", Kind::BadPage, "BUG: Bad page state"),
     ];
     for (how, kind, head) in cases {
         let found = reports(&mut guest, &path, how);
         assert_one(&found, kind, head);
     }
+}
+
+#[test]
+#[ignore = "builds a third kernel, which takes a quarter of an hour and clang"]
+fn what_a_kernel_that_checks_every_access_complains_of_is_heard() {
+    let (mut guest, path) = provoked(Flavour::Kasan);
+    let found = reports(&mut guest, &path, "use-after-free");
+    let head = "BUG: KASAN: slab-use-after-free in complainer_init";
+    assert_one(&found, Kind::Kasan, head);
 }
 
 #[test]

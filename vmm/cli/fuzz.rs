@@ -205,6 +205,10 @@ pub fn config(image: &GuestImage, fuzzed: &FuzzedArgs) -> VmConfig {
     let mut config = VmConfig::new(image.vmlinux.clone(), image.initramfs.clone());
     config.echo_console = fuzzed.verbose;
     config.hang_after = HANG_AFTER;
+    if fuzzed.image.flavour.has_coverage() {
+        // Where a task hangs is told, but not as an error.
+        config.log_level = 7;
+    }
     config
 }
 

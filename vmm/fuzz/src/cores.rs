@@ -21,13 +21,12 @@ use std::time::{Duration, Instant};
 use libafl::Error;
 use libafl::events::llmp::{LlmpEventManager, LlmpEventManagerBuilder};
 use libafl::events::{EventConfig, SendExiting, StdLlmpEventHook};
-use libafl::monitors::NopMonitor;
 use libafl_bolts::llmp::{Listener, LlmpBroker, LlmpClient, LlmpHookTuple};
 use libafl_bolts::shmem::{ShMemProvider, StdShMem, StdShMemProvider};
 use libafl_bolts::tuples::tuple_list;
 
 use crate::case::Case;
-use crate::engine::{Begun, Core, Options, State, work};
+use crate::engine::{Begun, Core, Options, State, monitor, work};
 use crate::error::FuzzError;
 use crate::finding::About;
 use crate::outcome::{Outcome, Part};
@@ -70,7 +69,7 @@ pub fn fuzz_on(
     let (sender, receiver) = sync_channel(1);
     let parts = thread::scope(|scope| {
         let broker = scope.spawn(|| {
-            let served = serve(peers, sender, &is_over);
+            let served = serve(peers, options.tells, sender, &is_over);
             // Nobody goes on alone.
             begun.shared.end();
             served
@@ -122,11 +121,16 @@ fn ended(served: thread::Result<Result<(), Error>>) -> FuzzError {
     })
 }
 
-/// Hands on what cores and other machines send, until it is over. Says at which port of this
-/// machine it takes cores in.
-fn serve(peers: Peers, ready: SyncSender<u16>, is_over: &AtomicBool) -> Result<(), Error> {
+/// Hands on what cores and other machines send, until it is over, and tells how far they have
+/// come. Says at which port of this machine it takes cores in.
+fn serve(
+    peers: Peers,
+    tells: bool,
+    ready: SyncSender<u16>,
+    is_over: &AtomicBool,
+) -> Result<(), Error> {
     let served = || {
-        let hook = StdLlmpEventHook::<Case, _>::new(NopMonitor::new())?;
+        let hook = StdLlmpEventHook::<Case, _>::new(monitor(tells))?;
         let provider = StdShMemProvider::new()?;
         let mut broker = LlmpBroker::new(provider, tuple_list!(hook))?;
         // A listener numbers those whom it takes in from its own number on: whoever comes by

@@ -136,20 +136,22 @@ impl Core {
 /// [`FuzzError`] for what is not the driver's doing.
 pub fn fuzz(subject: &mut Subject, about: &About, options: &Options) -> Result<Outcome, FuzzError> {
     let begun = Begun::of(&options.dir)?;
-    let tells = options.tells;
+    let mut manager = SimpleEventManager::new(monitor(options.tells));
+    let part = work(subject, about, options, &begun, Core::ALONE, &mut manager)?;
+    Outcome::of(begun.shared, vec![part])
+}
+
+/// Tells on standard error how far a run has come, if it `tells`.
+pub(crate) fn monitor(tells: bool) -> SimpleMonitor<impl FnMut(&str) + Clone> {
     // Each new case would be a line.
     let mut told: Option<Instant> = None;
-    let manager = SimpleEventManager::new(SimpleMonitor::new(move |line| {
+    SimpleMonitor::new(move |line: &str| {
         let is_early = told.is_some_and(|told| told.elapsed() < REPORT_EVERY);
         if tells && !is_early {
             told = Some(Instant::now());
             eprintln!("{line}");
         }
-    }));
-    let part = work(subject, about, options, &begun, Core::ALONE, &mut {
-        manager
-    })?;
-    Outcome::of(begun.shared, vec![part])
+    })
 }
 
 /// Fuzzes on one of several cores.

@@ -109,14 +109,14 @@ impl GuestExecutor<'_> {
         })
     }
 
-    /// Whether a guest that hung does so again. Once may be the host's doing, which had no time
+    /// Whether a guest, or a task, that hung does so again. Once may be the host's doing, which had no time
     /// for it, and is told as what it is: nothing is known of that case.
     fn comes_again(&mut self, case: &Case, found: &Found, number: u64) -> Result<bool, FuzzError> {
-        if !found.verdict.is_end() {
+        if !found.verdict.is_of_time() {
             return Ok(true);
         }
         let again = self.subject.run(case, self.options.pace)?.found;
-        let is_same = again.is_some_and(|again| again.verdict.is_end());
+        let is_same = again.is_some_and(|again| again.verdict.is_of_time());
         if !is_same {
             let why = format!("once, and not again: {}", found.verdict.found);
             self.unheard.insert(format!("case {number}"), why);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use harness::HarnessError;
 use harness::model::{Call, Operation, Wrong};
-use harness::signals::Signal;
+use harness::signals::{Kind, Signal};
 use monitor::VmError;
 use serde::{Deserialize, Serialize};
 use witness::Mismatch;
@@ -73,14 +73,15 @@ impl Verdict {
         }
     }
 
-    /// Whether the guest ended, or hung, without a word of its kernel.
-    pub(crate) fn is_end(&self) -> bool {
-        self.by == GUESTS_END
+    /// Whether somebody waited for too long: the guest ended, or hung, without a word of its
+    /// kernel, or a task of it hung.
+    pub(crate) fn is_of_time(&self) -> bool {
+        self.by == GUESTS_END || self.by == complaint(Kind::HungTask)
     }
 
     /// What a kernel complains of, with its whole text.
     pub(crate) fn complaint(signal: &Signal) -> Self {
-        let by = format!("kernel {}", signal.kind.name());
+        let by = complaint(signal.kind);
         Self::rule(&by, "no complaint of the kernel", signal.text.join("\n"))
     }
 
@@ -101,6 +102,11 @@ impl Verdict {
             other => Err(other),
         }
     }
+}
+
+/// The rule that a complaint of this kind breaks.
+fn complaint(kind: Kind) -> String {
+    format!("kernel {}", kind.name())
 }
 
 impl fmt::Display for Verdict {
