@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use crate::command::{PROGRAM, json};
 use serde_json::Value;
 
 /// Each figure with the part that measures it.
@@ -22,14 +23,14 @@ const FIGURES: [(&str, &str); 13] = [
 ];
 
 fn bench(arguments: &[&str]) -> Value {
-    let output = Command::new(env!("CARGO_BIN_EXE_mapwitness"))
+    let output = Command::new(PROGRAM)
         .args(["bench", "--json", "--quick"])
         .args(arguments)
         .output()
         .expect("run");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
-    serde_json::from_slice(&output.stdout).expect("one document")
+    json(&output)
 }
 
 /// A figure is whole, or says why it is not.

@@ -2,37 +2,20 @@
 
 use std::process::{Command, Output};
 
-use crate::common::image;
-use guest_images::handover::{self, Images};
+use crate::command::{self, PROGRAM, handed, json};
+use guest_images::Flavour;
 use serde_json::Value;
 
-/// Runs the command on the host that this test was carried to.
 fn mapwitness(variant: &str, arguments: &[&str]) -> Output {
-    run(variant, &mut Command::new(PROGRAM), arguments)
+    let mut command = command::mapwitness(variant);
+    command.args(arguments).output().expect("it runs")
 }
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_mapwitness");
-
-fn run(variant: &str, command: &mut Command, arguments: &[&str]) -> Output {
-    let images = Images::from([(variant.to_owned(), image(variant))]);
-    command
-        .args(arguments)
-        .env(
-            handover::VARIABLE,
-            handover::export(&images).expect("plain paths"),
-        )
-        .output()
-        .expect("it runs")
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-        panic!(
-            "standard output is no single document: {error}\n{}\n{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        )
-    })
+/// Runs the command without a capability.
+fn without(capability: &str, arguments: &[&str]) -> Output {
+    let mut command = handed(Command::new("setpriv"), "good", Flavour::Plain);
+    command.args(["--bounding-set", capability, "--", PROGRAM]);
+    command.args(arguments).output().expect("it runs")
 }
 
 /// Every strategy of the driver for windows, by the `mmap` hook.
@@ -213,9 +196,7 @@ fn a_person_reads_the_wrong_page_with_every_step_of_the_walk() {
 
 /// A process whose capabilities do not let it read the host's memory.
 fn without_kernel_memory(arguments: &[&str]) -> Output {
-    let mut command = Command::new("setpriv");
-    command.args(["--bounding-set", "-sys_rawio", "--", PROGRAM]);
-    run("good", &mut command, arguments)
+    without("-sys_rawio", arguments)
 }
 
 #[test]
@@ -288,9 +269,7 @@ fn all_links_can_be_required() {
 
 /// A process whose capabilities do not let it see frames.
 fn without_frames(arguments: &[&str]) -> Output {
-    let mut command = Command::new("setpriv");
-    command.args(["--bounding-set", "-sys_admin", "--", PROGRAM]);
-    run("good", &mut command, arguments)
+    without("-sys_admin", arguments)
 }
 
 #[test]

@@ -11,15 +11,15 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{self, chain, config, image, kernel_facts};
+use crate::command::{PROGRAM, brought, handed, json, mapwitness};
+use crate::common::{self, chain, config, kernel_facts};
+use crate::modules::{contract, module};
 use fuzz::{About, Case, Finding, FuzzError, Guidance, Options, Outcome, Pace, Peers, Subject};
 use guest_images::Flavour;
-use guest_images::handover::{self, Images};
 use guest_kernel::KernelFacts;
 use harness::model::{Anchor, Call, Handle, Offered, Operation, Process};
 use harness::mutants::{EVERY_FAULT, GOOD};
 use monitor::VmConfig;
-use provision::Progress;
 use rstest::rstest;
 use serde_json::Value;
 use wire::{OpenMode, Prot, Sharing};
@@ -238,8 +238,7 @@ struct Run(Child);
 
 impl Run {
     fn start(variant: &str, dir: &Path) -> Self {
-        let images = Images::from([(EVERY_FAULT.to_owned(), image(EVERY_FAULT))]);
-        let run = Command::new(env!("CARGO_BIN_EXE_mapwitness"))
+        let run = mapwitness(EVERY_FAULT)
             .args([
                 "fuzz",
                 "--json",
@@ -250,10 +249,6 @@ impl Run {
             ])
             .arg("--corpus")
             .arg(dir)
-            .env(
-                handover::VARIABLE,
-                handover::export(&images).expect("plain paths"),
-            )
             .stdout(Stdio::null())
             .spawn();
         Self(run.expect("it runs"))
@@ -558,14 +553,9 @@ fn edges_of_the_driver_and_of_mm_are_gone_along_one_after_the_other() {
 
 /// Runs `mapwitness` on the project's own driver. Gives its status, document and errors.
 fn own(flavour: Flavour, arguments: &[&str]) -> (Option<i32>, Value, String) {
-    let images = Images::from([(GOOD.to_owned(), common::image_of(GOOD, flavour))]);
-    let output = Command::new(env!("CARGO_BIN_EXE_mapwitness"))
+    let output = handed(Command::new(PROGRAM), GOOD, flavour)
         .args(["fuzz", "--json", "--flavour", &flavour.to_string()])
         .args(arguments)
-        .env(
-            handover::VARIABLE,
-            handover::export(&images).expect("plain paths"),
-        )
         .output()
         .expect("it runs");
     let document = serde_json::from_slice(&output.stdout).unwrap_or_default();
@@ -598,8 +588,7 @@ fn edges_that_are_not_known_are_said_to_be_so() {
 fn a_kernel_that_complains_is_a_finding_with_its_text() {
     let contract = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gallery/lazy.toml");
     let fuzz = ["fuzz", "--until-found", "--cases", "200"];
-    let module = gallery_module("vhost_vdpa_2021_46967");
-    let (status, found) = with(&module, &contract, &fuzz);
+    let (status, found) = with("vhost_vdpa_2021_46967", &contract, &fuzz);
     assert_eq!(status, Some(1), "{found:#}");
     let finding = &found["findings"][0];
     assert_eq!(finding["by"], "kernel bug", "{finding:#}");
@@ -608,62 +597,18 @@ fn a_kernel_that_complains_is_a_finding_with_its_text() {
     assert!(text.contains("vmf_insert_pfn"), "{text}");
 }
 
-/// A driver of the gallery: as the cargo runner prepared it, or built now.
-fn gallery_module(name: &str) -> PathBuf {
-    let prepared = handover::import_modules().expect("a set of modules");
-    if let Some(module) = prepared.and_then(|mut modules| modules.remove(name)) {
-        return module;
-    }
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gallery");
-    let built = guest_images::ensure_modules(&folder, &image(GOOD), &Progress::stderr());
-    let mut built = built.expect("they build").into_iter();
-    let of_name = built.find(|path| path.file_stem().is_some_and(|stem| stem == name));
-    of_name.expect("a module of that name")
-}
-
-fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/examples")
-        .join(name)
-}
-
-/// The module of an example. Those that the cargo runner has prepared are taken;
-/// without the runner they are built.
-fn module(name: &str) -> PathBuf {
-    let prepared = handover::import_modules().expect("a set of modules");
-    if let Some(module) = prepared.and_then(|mut modules| modules.remove(name)) {
-        return module;
-    }
-    let built = guest_images::ensure_modules(&example(name), &image(GOOD), &Progress::stderr());
-    built.expect("it builds").remove(0)
-}
-
 /// Runs a command of `mapwitness` on an example's module. Gives its status and document.
 fn with_module(name: &str, arguments: &[&str]) -> (Option<i32>, Value) {
-    let contract = example("c-driver").join("contract.toml");
-    with(&module(name), &contract, arguments)
+    with(name, &contract(), arguments)
 }
 
 /// The same on any module.
-fn with(module: &Path, contract: &Path, arguments: &[&str]) -> (Option<i32>, Value) {
-    let images = Images::from([(GOOD.to_owned(), image(GOOD))]);
-    let output = Command::new(env!("CARGO_BIN_EXE_mapwitness"))
-        .args(arguments)
-        .arg("--json")
-        .arg("--module")
-        .arg(module)
-        .arg("--contract")
-        .arg(contract)
-        .env(
-            handover::VARIABLE,
-            handover::export(&images).expect("plain paths"),
-        )
-        .output()
-        .expect("it runs");
-    let document = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-        panic!("{error}: {}", String::from_utf8_lossy(&output.stderr));
-    });
-    (output.status.code(), document)
+fn with(name: &str, contract: &Path, arguments: &[&str]) -> (Option<i32>, Value) {
+    let mut command = mapwitness(GOOD);
+    command.args(arguments).arg("--json");
+    brought(&mut command, &module(name), contract);
+    let output = command.output().expect("it runs");
+    (output.status.code(), json(&output))
 }
 
 #[test]

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use crate::common::{self, boot, chain, check_options, image};
+use crate::modules::module;
 use contract::Contract;
 use fuzz::{About, Finding, Guidance, Options, Pace, Subject};
-use guest_images::handover;
 use guest_kernel::KernelFacts;
 use harness::{Driver, Guest, Report, Verdict, equip};
 use monitor::VmConfig;
@@ -44,8 +44,9 @@ fn start(driver: &str, sound: bool) -> (Guest, Driver) {
     if sound {
         contract.parameters = "sound=1".to_owned();
     }
+    let modules: Vec<PathBuf> = all().map(|(name, _)| module(name)).collect();
     // All modules in one image: guests of one contract differ in nothing before one is loaded.
-    let with = guest_images::with_modules(&image("good"), &modules(), &Progress::hidden());
+    let with = guest_images::with_modules(&image("good"), &modules, &Progress::hidden());
     let (image, mut paths) = with.unwrap_or_else(|error| panic!("{}", chain(&error)));
     let of_driver = format!("/{driver}.ko");
     paths.retain(|path| path.ends_with(&of_driver));
@@ -59,18 +60,6 @@ fn fuzzed(driver: &str, sound: bool) -> Subject {
     let (guest, driver) = start(driver, sound);
     Subject::load(guest, FACTS.clone(), &driver, false)
         .unwrap_or_else(|error| panic!("{}", chain(&error)))
-}
-
-/// The modules, in the order of their names: those that the cargo runner has prepared, or
-/// built now.
-fn modules() -> Vec<PathBuf> {
-    let prepared = handover::import_modules().expect("a set of modules");
-    if let Some(mut modules) = prepared {
-        let drivers = all().filter_map(|(name, _)| modules.remove(name));
-        return drivers.collect();
-    }
-    guest_images::ensure_modules(Path::new(FOLDER), &image("good"), &Progress::stderr())
-        .expect("they build")
 }
 
 /// What is wrong first, in words that do not change from run to run.

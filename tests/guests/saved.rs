@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
+use crate::command::{PROGRAM, json};
 use crate::common::{Ask, chain, config, mapped};
 use addr::Gva;
 use harness::own_driver::{EAGER, LAZY};
@@ -307,7 +308,7 @@ fn a_guest_whose_driver_has_its_device_is_not_saved() {
 
 /// `mapwitness check` of one file, with a cache in `folder`.
 fn check(folder: &TempDir, options: &[&str]) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_mapwitness"))
+    Command::new(PROGRAM)
         .args(["check", "--json", "--file", "eager/page"])
         .args(options)
         .env("MAPWITNESS_CACHE", folder.path())
@@ -319,7 +320,7 @@ fn check(folder: &TempDir, options: &[&str]) -> Child {
 /// How the guest of a check was started, which passes.
 fn started(check: Child) -> String {
     let output = check.wait_with_output().expect("ended");
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a report");
+    let report = json(&output);
     assert_eq!(report["verdict"], "pass", "{report:#}");
     for (link, witnessed) in report["links"].as_object().expect("links") {
         assert_eq!(*witnessed, report["pages_checked"], "{link}");

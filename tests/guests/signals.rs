@@ -1,29 +1,15 @@
 //! What the guest's kernel says when something is wrong with it, provoked by a module that
 //! does nothing else, is heard as what it is. A kernel without cause says nothing.
 
-use std::path::{Path, PathBuf};
-
 use crate::common::{boot, chain, guest, image_of};
-use guest_images::{Flavour, GuestImage, handover};
+use crate::modules::module_of;
+use guest_images::Flavour;
 use harness::Guest;
 use harness::signals::{Kind, Signal, signals};
 use monitor::VmConfig;
 use provision::Progress;
 
-/// The module that provokes, for a kernel of this flavour. Those that the cargo runner has
-/// prepared are taken; without the runner they are built.
-fn complainer(flavour: Flavour, image: &GuestImage) -> PathBuf {
-    let prepared = handover::import_modules().expect("a set of modules");
-    let name = handover::name("complainer", flavour);
-    if let Some(module) = prepared.and_then(|mut modules| modules.remove(&name)) {
-        return module;
-    }
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/complainer");
-    let built = guest_images::ensure_modules(&folder, image, &Progress::stderr());
-    built.expect("it builds").remove(0)
-}
-
-/// A guest with that module in it, and its path there.
+/// A guest with the module that provokes in it, and its path there.
 fn provoked(flavour: Flavour) -> (Guest, String) {
     provoked_with(flavour, |_| ())
 }
@@ -31,7 +17,7 @@ fn provoked(flavour: Flavour) -> (Guest, String) {
 /// The same in a VM that is not quite the standard one.
 fn provoked_with(flavour: Flavour, change: impl Fn(&mut VmConfig)) -> (Guest, String) {
     let image = image_of("good", flavour);
-    let module = complainer(flavour, &image);
+    let module = module_of("complainer", flavour);
     let with = guest_images::with_modules(&image, &[module], &Progress::hidden());
     let (image, mut paths) = with.unwrap_or_else(|error| panic!("{}", chain(&error)));
     let mut config = VmConfig::new(image.vmlinux, image.initramfs);

@@ -1,17 +1,16 @@
 //! The timeline: when second-level entries were set and zapped, by KVM's own records.
 
 use std::fs;
-use std::process::Command;
 
+use crate::command::{self, mapwitness};
 use crate::common::{self, guest, whole};
 use crate::faults::{KvmSlot, Memory};
 use addr::PAGE_SIZE;
-use guest_images::handover::{self, Images};
 use harness::own_driver::{EAGER, LAZY};
 use harness::{Guest, Mapping, Presence, Strategy, Watch, watch};
 use monitor::VmConfig;
 use rstest::rstest;
-use serde_json::{Value, json};
+use serde_json::json;
 use witness::Link;
 use witness::second_level::LiveTables;
 use witness::timeline::{Reached, Timeline, Verdict};
@@ -315,16 +314,11 @@ fn each_vcpu_is_the_guest() {
 
 #[test]
 fn a_check_tells_when_entries_came_and_went() {
-    let images = Images::from([("good".to_owned(), common::image("good"))]);
-    let output = Command::new(env!("CARGO_BIN_EXE_mapwitness"))
+    let output = mapwitness("good")
         .args(["check", "--json", "--timeline", "--file", "eager,lazy"])
-        .env(
-            handover::VARIABLE,
-            handover::export(&images).expect("plain paths"),
-        )
         .output()
         .expect("it runs");
-    let report: Value = serde_json::from_slice(&output.stdout).expect("a document");
+    let report = command::json(&output);
     assert_eq!(output.status.code(), Some(0), "{report:#}");
     let timeline = &report["timeline"];
     assert_eq!(

@@ -6,12 +6,10 @@
 
 use std::process::{Command, Output};
 
-use crate::common::image;
-use guest_images::handover::{self, Images};
+use crate::command::{PROGRAM, handed, json};
+use guest_images::Flavour;
 use rstest::rstest;
 use serde_json::Value;
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_mapwitness");
 
 /// As the kernel shows its symbols to those whom it hides them from.
 const HIDDEN_SYMBOLS: &str = "printf '0000000000000000 D init_task\\n\
@@ -24,23 +22,14 @@ const NO_MEMORY: &str = "mount --bind /dev/null /proc/kcore";
 
 /// Runs the command where `hide` was done before.
 fn run(hide: &str, arguments: &[&str]) -> Output {
-    let images = Images::from([("good".to_owned(), image("good"))]);
     let script = format!(
         "view=$(mktemp) && {hide} && exec {PROGRAM} {}",
         arguments.join(" ")
     );
-    Command::new("unshare")
+    handed(Command::new("unshare"), "good", Flavour::Plain)
         .args(["--mount", "sh", "-c", &script])
-        .env(
-            handover::VARIABLE,
-            handover::export(&images).expect("plain paths"),
-        )
         .output()
         .expect("unshare is there")
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
 #[rstest]

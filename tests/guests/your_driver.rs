@@ -4,63 +4,18 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::common::image;
-use guest_images::handover::{self, Images};
-use provision::Progress;
+use crate::command::{PROGRAM, brought, json, mapwitness};
+use crate::modules::{contract, example, module};
 use serde_json::Value;
 
 const ALL_LINKS: &str = "contract,guest-walk,memslot,host-frame,second-level,stamp";
 
-fn example(name: &str) -> PathBuf {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    match name {
-        "complainer" => tests.join(name),
-        _ => tests.join("examples").join(name),
-    }
-}
-
-/// The image, for the carried half of the command.
-fn images() -> String {
-    let images = Images::from([("good".to_owned(), image("good"))]);
-    handover::export(&images).expect("plain paths")
-}
-
-fn contract() -> PathBuf {
-    example("c-driver").join("contract.toml")
-}
-
-/// The module of an example. Those that the cargo runner has prepared are taken;
-/// without the runner they are built.
-fn module(name: &str) -> PathBuf {
-    let prepared = handover::import_modules().expect("a set of modules");
-    if let Some(module) = prepared.and_then(|mut modules| modules.remove(name)) {
-        return module;
-    }
-    let built = guest_images::ensure_modules(&example(name), &image("good"), &Progress::stderr());
-    built.expect("it builds").remove(0)
-}
-
 /// Runs `mapwitness check` on the host that this test was carried to.
 fn check(module: &Path, contract: &Path, more: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mapwitness"))
-        .args(["check", "--module"])
-        .arg(module)
-        .arg("--contract")
-        .arg(contract)
-        .args(more)
-        .env(handover::VARIABLE, images())
-        .output()
-        .expect("it runs")
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-        panic!(
-            "standard output is no single document: {error}\n{}\n{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        )
-    })
+    let mut command = mapwitness("good");
+    command.arg("check").args(more);
+    brought(&mut command, module, contract);
+    command.output().expect("it runs")
 }
 
 /// A contract that differs from the example's.
@@ -207,18 +162,11 @@ fn the_broken_copies_differ_in_one_line() {
 /// Its mappings are right, and yet a kernel that complains does not pass.
 #[test]
 fn a_kernel_that_warns_fails_the_check() {
-    let complainer = module("complainer");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mapwitness"));
-    command
-        .args(["check", "--json", "--module"])
-        .arg(complainer);
-    command.arg("--module").arg(module("c-driver"));
-    let output = command
-        .arg("--contract")
-        .arg(contract())
-        .env(handover::VARIABLE, images())
-        .output()
-        .expect("it runs");
+    let mut command = mapwitness("good");
+    command.args(["check", "--json", "--module"]);
+    command.arg(module("complainer"));
+    brought(&mut command, &module("c-driver"), &contract());
+    let output = command.output().expect("it runs");
     let report = json(&output);
     assert_eq!(output.status.code(), Some(1), "{report:#}");
     assert_eq!(report["files"][0]["verdict"], "pass");
@@ -268,7 +216,7 @@ fn what_is_no_module_is_told() {
 #[test]
 fn a_contract_and_a_module_belong_together() {
     let alone = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_mapwitness"))
+        let output = Command::new(PROGRAM)
             .args(arguments)
             .output()
             .expect("it runs");
