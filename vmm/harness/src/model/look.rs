@@ -52,21 +52,7 @@ impl Guest {
         operations: &[Operation],
         tally: &mut Judged,
     ) -> Result<Option<Finding>, HarnessError> {
-        for (step, operation) in operations.iter().enumerate() {
-            let wrong = match self.step(model, operation)? {
-                Some(surprise) => Some(surprise),
-                None => self.look_at_all(model, tally)?,
-            };
-            if let Some(wrong) = wrong {
-                let operation = operation.clone();
-                return Ok(Some(Finding {
-                    step,
-                    operation,
-                    wrong,
-                }));
-            }
-        }
-        Ok(None)
+        self.go_through(model, operations, tally, |_| true)
     }
 
     /// As [`Guest::run`], with one look after the last operation.
@@ -80,9 +66,19 @@ impl Guest {
         tally: &mut Judged,
     ) -> Result<Option<Finding>, HarnessError> {
         let last = operations.len().saturating_sub(1);
+        self.go_through(model, operations, tally, |step| step == last)
+    }
+
+    fn go_through(
+        &mut self,
+        model: &mut Model,
+        operations: &[Operation],
+        tally: &mut Judged,
+        is_looked_after: impl Fn(usize) -> bool,
+    ) -> Result<Option<Finding>, HarnessError> {
         for (step, operation) in operations.iter().enumerate() {
             let wrong = match self.step(model, operation)? {
-                None if step == last => self.look_at_all(model, tally)?,
+                None if is_looked_after(step) => self.look_at_all(model, tally)?,
                 surprise => surprise,
             };
             if let Some(wrong) = wrong {
