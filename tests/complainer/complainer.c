@@ -82,8 +82,8 @@ static int __init complainer_init(void)
 	} else if (!strcmp(how, "use-after-free")) {
 		use_after_free();
 	} else if (!strcmp(how, "hang")) {
-		/* Two rounds of the kernel's search at its least timeout. */
-		schedule_timeout_uninterruptible(3 * HZ);
+		/* The kernel searches every ten seconds, and tells at the second time. */
+		schedule_timeout_uninterruptible(21 * HZ);
 	} else if (!strcmp(how, "oops")) {
 		char *nowhere = NULL;
 

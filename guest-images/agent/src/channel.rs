@@ -104,6 +104,7 @@ pub fn exchange(
     let frame = wire::encode(answer).or_else(|error| {
         wire::encode(&Answer {
             pid: answer.pid,
+            log_has_news: answer.log_has_news,
             reply: Reply::Rejected {
                 reason: format!("the reply cannot be sent: {error}"),
             },
@@ -127,6 +128,7 @@ mod tests {
     fn done(value: Value) -> Answer {
         Answer {
             pid: 2,
+            log_has_news: false,
             reply: Reply::Done(value),
         }
     }

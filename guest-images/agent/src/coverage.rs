@@ -8,7 +8,7 @@ use std::ffi::CStr;
 use std::io;
 use std::ptr;
 
-use wire::{COVERAGE_LEN_BYTES, Fd, Value};
+use wire::{COVERAGE_LEN_BYTES, Value};
 
 use crate::outcome::{Outcome, Refusal};
 use crate::own::Own;
@@ -26,8 +26,6 @@ const DISABLE: u64 = 0x6365;
 const TRACE_PC: u64 = 0;
 /// Bytes of a word of the area.
 const WORD_LEN_BYTES: u64 = 8;
-/// Descriptors from here on are out of the way of those that requests open.
-const FIRST_FD: u64 = 1000;
 /// How often a process steps back for one that is about to let go.
 const MOST_YIELDS: u32 = 1 << 16;
 
@@ -101,35 +99,12 @@ impl Coverage {
     pub fn forget(&mut self) {
         self.is_on = false;
     }
-
-    /// # Errors
-    /// [`Refusal::Rejected`] when `fd` is the recording's own.
-    pub fn spare(&self, fd: Fd) -> Result<(), Refusal> {
-        match self.session {
-            Some(session) if session.fd == fd.0 => Err(Refusal::Rejected(format!(
-                "descriptor {} is the agent's own",
-                fd.0
-            ))),
-            _ => Ok(()),
-        }
-    }
 }
 
 impl Session {
     fn open() -> Result<Self, Errno> {
         mount_debugfs()?;
-        // SAFETY: the path is NUL-terminated; without O_CREAT there is no third argument.
-        let low = unsafe { libc::open(KCOV.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
-        if low < 0 {
-            return Err(Errno::last());
-        }
-        let duplicate = libc::F_DUPFD_CLOEXEC.unsigned_abs().into();
-        let arguments = [sys::fd_argument(low), duplicate, FIRST_FD, 0, 0, 0];
-        // SAFETY: fcntl(2) with F_DUPFD_CLOEXEC takes two numbers and touches no memory.
-        let fd = unsafe { sys::call(libc::SYS_fcntl, arguments) };
-        // SAFETY: `low` was opened above, and nobody else knows of it.
-        unsafe { libc::close(low) };
-        let fd = i32::try_from(fd?).map_err(|_| Errno(libc::EBADF))?;
+        let fd = sys::open_apart(KCOV, libc::O_RDWR)?;
         let session = Self { fd, address: 0 };
         session.ioctl(INIT_TRACE, COVERAGE_LEN_BYTES / WORD_LEN_BYTES)?;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -185,22 +160,5 @@ mod tests {
         coverage.resume().expect("nothing to do");
         assert!(!coverage.is_on);
         coverage.pause();
-        coverage.spare(Fd(3)).expect("nobody's own");
-    }
-
-    #[test]
-    fn the_recordings_descriptor_is_refused() {
-        let coverage = Coverage {
-            session: Some(Session {
-                fd: 1000,
-                address: 0x1000,
-            }),
-            is_on: false,
-        };
-        assert!(matches!(
-            coverage.spare(Fd(1000)),
-            Err(Refusal::Rejected(_))
-        ));
-        coverage.spare(Fd(3)).expect("another's");
     }
 }

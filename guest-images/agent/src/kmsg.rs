@@ -1,7 +1,7 @@
 //! The kernel's log, and with it the console, for what cannot go over the wire.
 //!
-//! printk writes the console synchronously, so that a line is out before a reboot;
-//! the tty of the same console would lose it.
+//! A thread of the kernel's writes the console once it gets to run; before the guest ends all
+//! is out. The tty of the same console would lose what is under way.
 
 use std::ffi::CStr;
 use std::panic;
@@ -9,7 +9,7 @@ use std::panic;
 use wire::{MAX_IO_LEN_BYTES, Value};
 
 use crate::outcome::Outcome;
-use crate::sys::Errno;
+use crate::sys::{self, Errno};
 
 const KMSG: &CStr = c"/dev/kmsg";
 /// Error level: shown on the console even when the guest boots `quiet`.
@@ -80,6 +80,43 @@ pub fn write_record(text: &[u8]) -> Result<(), Errno> {
     // SAFETY: `fd` was opened above and nobody else knows it.
     unsafe { libc::close(fd) };
     result
+}
+
+/// Notices what comes to the kernel's log; forked processes share what they have noticed.
+#[derive(Debug)]
+pub struct Watch {
+    fd: i32,
+}
+
+impl Watch {
+    /// From here on.
+    ///
+    /// # Errors
+    /// Why /dev/kmsg cannot be opened.
+    pub fn start() -> Result<Self, Errno> {
+        let fd = sys::open_apart(KMSG, libc::O_RDONLY | libc::O_NONBLOCK)?;
+        let watch = Self { fd };
+        watch.has_news();
+        Ok(watch)
+    }
+
+    /// Whether anything has come since this was asked last.
+    pub fn has_news(&self) -> bool {
+        let mut asked = libc::pollfd {
+            fd: self.fd,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: `asked` is the one live pollfd; at a timeout of 0 nothing is waited for.
+        let ready = unsafe { libc::poll(&raw mut asked, 1, 0) };
+        if ready == 0 {
+            return false;
+        }
+        // SAFETY: lseek(2) takes numbers; this file knows no positions but those of
+        // Documentation/ABI/testing/dev-kmsg.
+        unsafe { libc::lseek(self.fd, 0, libc::SEEK_END) };
+        true
+    }
 }
 
 /// What the kernel's log holds; the last of it where it holds more than fits a reply.

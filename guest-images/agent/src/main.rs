@@ -58,6 +58,7 @@ fn main() -> ExitCode {
 fn serve() -> Result<Infallible, Box<dyn Error>> {
     let mut area = startup::start()?;
     access::survive_faults()?;
+    let log = kmsg::Watch::start().map_err(|errno| startup::StartError::Log(errno.into()))?;
     let mut state = ops::State::of_init()?;
     let mut reply = Reply::Ready {
         kernel_release: sys::kernel_release()?,
@@ -66,6 +67,7 @@ fn serve() -> Result<Infallible, Box<dyn Error>> {
         // Which process this is changes with every fork.
         let answer = Answer {
             pid: sys::pid(),
+            log_has_news: log.has_news(),
             reply,
         };
         reply = match channel::exchange(&mut area, &answer, startup::ring_doorbell)? {

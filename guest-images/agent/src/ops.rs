@@ -12,7 +12,7 @@ use crate::outcome::{Outcome, Refusal};
 use crate::own::Own;
 use crate::process::{self, Lineage};
 use crate::ptrace;
-use crate::sys::Errno;
+use crate::sys::{self, Errno};
 use crate::words;
 
 /// What the agent knows from one request to the next.
@@ -104,7 +104,7 @@ fn perform_one(state: &mut State, request: Request) -> Reply {
 
 fn execute(state: &mut State, request: Request) -> Outcome {
     if let Some(fd) = descriptor(&request) {
-        state.coverage.spare(fd)?;
+        sys::spare(fd)?;
     }
     // The processes that these let go on may want the recording for themselves.
     let hands_over = matches!(request, Request::SwitchTo { .. } | Request::Exit { .. });

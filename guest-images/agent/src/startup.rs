@@ -62,6 +62,9 @@ pub enum StartError {
         /// What mmap(2) said.
         source: io::Error,
     },
+    /// No log to watch.
+    #[error("cannot open /dev/kmsg; the guest kernel needs CONFIG_PRINTK")]
+    Log(#[source] io::Error),
     /// No right to ring.
     #[error(
         "no permission for I/O port {DOORBELL_PORT:#06x}; the guest kernel needs \

@@ -3,7 +3,12 @@
 use std::ffi::{CStr, CString};
 use std::io;
 
+use wire::Fd;
+
 use crate::outcome::Refusal;
+
+/// Descriptors from here on are the agent's own, out of the way of those that requests open.
+const FIRST_OWN_FD: i32 = 1000;
 
 /// An errno(3) value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +58,36 @@ pub fn fd_argument(fd: i32) -> u64 {
     i64::from(fd).cast_unsigned()
 }
 
+/// Opens `path` with a descriptor that is the agent's own, for good.
+///
+/// # Errors
+/// The errno that the kernel gave.
+pub fn open_apart(path: &CStr, flags: i32) -> Result<i32, Errno> {
+    // SAFETY: the path is NUL-terminated; without O_CREAT there is no third argument.
+    let low = unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) };
+    if low < 0 {
+        return Err(Errno::last());
+    }
+    // SAFETY: fcntl(2) with F_DUPFD_CLOEXEC takes a number and touches no memory.
+    let own = unsafe { libc::fcntl(low, libc::F_DUPFD_CLOEXEC, FIRST_OWN_FD) };
+    let result = if own < 0 { Err(Errno::last()) } else { Ok(own) };
+    // SAFETY: `low` was opened above, and nobody else knows of it.
+    unsafe { libc::close(low) };
+    result
+}
+
+/// # Errors
+/// [`Refusal::Rejected`] when `fd` is the agent's own.
+pub fn spare(fd: Fd) -> Result<(), Refusal> {
+    if fd.0 < FIRST_OWN_FD {
+        return Ok(());
+    }
+    Err(Refusal::Rejected(format!(
+        "descriptor {} is the agent's own",
+        fd.0
+    )))
+}
+
 /// `text` for a system call.
 ///
 /// # Errors
@@ -86,4 +121,17 @@ pub fn kernel_release() -> io::Result<String> {
     // SAFETY: uname(2) ends each field within its array with a NUL byte.
     let release = unsafe { CStr::from_ptr(names.release.as_ptr()) };
     Ok(release.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agents_own_descriptors_are_apart() {
+        let own = open_apart(c"/dev/null", libc::O_RDONLY).expect("there");
+        assert!(matches!(spare(Fd(own)), Err(Refusal::Rejected(_))));
+        spare(Fd(3)).expect("a request's");
+        spare(Fd(-1)).expect("for the kernel to refuse");
+    }
 }

@@ -31,8 +31,8 @@ pub struct Subject {
     facts: KernelFacts,
     world: Arc<World>,
     inside: Inside,
-    /// Bytes of the console before a case.
-    console_len_bytes: usize,
+    /// What its kernel complained of before any case.
+    known_reports: usize,
     /// What must be left after a case.
     before: Leavings,
     times: Times,
@@ -86,7 +86,7 @@ impl Subject {
         let before = Leavings::of(&guest, &facts)?;
         let snapshot = guest.snapshot()?;
         let mut subject = Self {
-            console_len_bytes: guest.vm().console().text().len(),
+            known_reports: guest.kernel_signals()?.len(),
             guest,
             snapshot,
             facts,
@@ -139,7 +139,7 @@ impl Subject {
         self.before = Leavings::of(&self.guest, &self.facts)?;
         self.guest.coverage()?;
         self.snapshot = self.guest.snapshot()?;
-        self.console_len_bytes = self.guest.vm().console().text().len();
+        self.known_reports = self.guest.kernel_signals()?.len();
         self.code = Some(code);
         Ok(())
     }
@@ -274,8 +274,10 @@ impl Subject {
         let (came, verdict) = match came {
             Ok(came) => {
                 let applied = model.apply(operation, &came)?;
-                let surprise = applied.err().map(Wrong::Outcome);
-                let verdict = surprise.map(Verdict::of).or_else(|| self.complaint());
+                let verdict = match applied.err().map(Wrong::Outcome) {
+                    Some(surprise) => Some(Verdict::of(surprise)),
+                    None => self.complaint()?,
+                };
                 (Some(came), verdict)
             }
             // The agent keeps its own memory: this was not done, and nothing follows of it.

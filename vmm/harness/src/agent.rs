@@ -61,6 +61,9 @@ impl Guest {
     pub(crate) fn answered(&mut self) -> Result<Reply, HarnessError> {
         let answer = self.read_answer()?;
         self.set_current_pid(answer.pid);
+        if answer.log_has_news {
+            self.set_log_news(true);
+        }
         self.note_buffers();
         Ok(answer.reply)
     }

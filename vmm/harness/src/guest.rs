@@ -28,6 +28,7 @@ pub struct Guest {
     mappings: u64,
     /// The process that holds the doorbell.
     current_pid: i32,
+    log_has_news: bool,
     /// Files that are held open for others, with what each is told.
     held: Vec<(Fd, Preparation)>,
     eyes: Eyes,
@@ -117,6 +118,7 @@ impl Guest {
             kernel_release: String::new(),
             mappings: 0,
             current_pid: 0,
+            log_has_news: true,
             held: Vec::new(),
             eyes: Eyes::All,
             stops_at_first: false,
@@ -179,6 +181,13 @@ impl Guest {
         self.current_pid
     }
 
+    /// Whether the guest's kernel has logged anything since this was asked last, or since the
+    /// guest went back to a snapshot. What it logs need not be on its console yet: a thread of
+    /// its own writes that.
+    pub fn take_log_news(&mut self) -> bool {
+        std::mem::take(&mut self.log_has_news)
+    }
+
     /// From here on mappings are looked at with these eyes, and nothing is asked after
     /// the first wrong answer.
     pub(crate) fn put_on_trial(&mut self, eyes: Eyes) {
@@ -229,6 +238,10 @@ impl Guest {
 
     pub(crate) fn set_current_pid(&mut self, pid: i32) {
         self.current_pid = pid;
+    }
+
+    pub(crate) fn set_log_news(&mut self, has_news: bool) {
+        self.log_has_news = has_news;
     }
 
     /// A number that no mapping of this guest had before.

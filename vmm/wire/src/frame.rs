@@ -194,6 +194,7 @@ mod tests {
     fn done(value: Value) -> Answer {
         Answer {
             pid: 1,
+            log_has_news: true,
             reply: Reply::Done(value),
         }
     }

@@ -341,6 +341,8 @@ pub const MAX_IO_LEN_BYTES: usize = AREA_LEN_BYTES - 64;
 pub struct Answer {
     /// The process that answers; it holds the doorbell.
     pub pid: i32,
+    /// Whether the kernel has logged anything since the answer before.
+    pub log_has_news: bool,
     /// What it says.
     pub reply: Reply,
 }

@@ -19,20 +19,25 @@ use crate::verdict::Verdict;
 impl Subject {
     /// The first report of the guest's kernel, since the snapshot, that something is wrong
     /// with it.
-    pub(super) fn complaint(&self) -> Option<Verdict> {
-        self.reports().first().map(Verdict::complaint)
+    pub(super) fn complaint(&mut self) -> Result<Option<Verdict>, HarnessError> {
+        if !self.guest.take_log_news() {
+            return Ok(None);
+        }
+        let reports = self.guest.kernel_signals()?;
+        Ok(self.first_new(&reports))
     }
 
-    pub(super) fn reports(&self) -> Vec<Signal> {
-        let text = self.guest.vm().console().text();
-        text.get(self.console_len_bytes..).map_or(vec![], signals)
+    fn first_new(&self, reports: &[Signal]) -> Option<Verdict> {
+        reports.get(self.known_reports).map(Verdict::complaint)
     }
 
     /// What the driver did to a guest that could not go on, in its kernel's own words where
     /// it had any.
     pub(super) fn blame(&self, error: HarnessError) -> Result<Verdict, HarnessError> {
         let verdict = Verdict::blame(error)?;
-        Ok(self.complaint().unwrap_or(verdict))
+        // It cannot be asked for its log any more.
+        let reports = signals(&self.guest.vm().console().text());
+        Ok(self.first_new(&reports).unwrap_or(verdict))
     }
 
     /// Looks at every page of every process, and at what the kernel notes of them.
@@ -53,8 +58,9 @@ impl Subject {
             Ok(Some(wrong)) => Some(Verdict::of(wrong)),
             Ok(None) => {
                 let inside = known(&self.inside, model);
-                match areas::look(&self.guest, &self.facts, model, inside)? {
-                    None => self.kept_by_device(model).or_else(|| self.complaint()),
+                let verdict = areas::look(&self.guest, &self.facts, model, inside)?;
+                match verdict.or_else(|| self.kept_by_device(model)) {
+                    None => self.complaint()?,
                     verdict => verdict,
                 }
             }
@@ -118,7 +124,8 @@ impl Subject {
             (&self.before, inside),
         );
         let verdict = match looked {
-            Ok(verdict) => verdict.or_else(|| self.complaint()),
+            Ok(None) => self.complaint()?,
+            Ok(verdict) => verdict,
             Err(error) => Some(self.blame(error)?),
         };
         self.times.leavings += start.elapsed();
