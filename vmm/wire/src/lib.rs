@@ -26,7 +26,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages below. Any change to them changes it.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// I/O port whose 32-bit `out` hands a message to the host.
 pub const DOORBELL_PORT: u16 = 0x0d00;
 /// Bytes of the message area.
