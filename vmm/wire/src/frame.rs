@@ -218,7 +218,7 @@ mod tests {
     /// Without the sender these two would be the same bytes.
     #[test]
     fn an_unanswered_reply_is_no_request() {
-        let reply = encode(&done(Value::Address(0))).expect("fits");
+        let reply = encode(&done(Value::Unit)).expect("fits");
         let request = encode(&Request::Open {
             path: String::from("\u{1}"),
             mode: OpenMode::ReadOnly,
