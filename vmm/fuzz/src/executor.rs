@@ -109,8 +109,8 @@ impl GuestExecutor<'_> {
         })
     }
 
-    /// Whether a guest, or a task, that hung does so again. Once may be the host's doing, which had no time
-    /// for it, and is told as what it is: nothing is known of that case.
+    /// Whether a guest, or a task in it, that hung does so again. Once may be the host's doing,
+    /// which had no time for it, and is told as what it is: nothing is known of that case.
     fn comes_again(&mut self, case: &Case, found: &Found, number: u64) -> Result<bool, FuzzError> {
         if !found.verdict.is_of_time() {
             return Ok(true);

@@ -35,7 +35,7 @@ impl Subject {
     /// it had any.
     pub(super) fn blame(&self, error: HarnessError) -> Result<Verdict, HarnessError> {
         let verdict = Verdict::blame(error)?;
-        // It cannot be asked for its log any more.
+        // Nothing more is asked of it: it may have ended.
         let reports = signals(&self.guest.vm().console().text());
         Ok(self.first_new(&reports).unwrap_or(verdict))
     }
