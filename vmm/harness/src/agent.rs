@@ -62,7 +62,7 @@ impl Guest {
         let answer = self.read_answer()?;
         self.set_current_pid(answer.pid);
         if answer.log_has_news {
-            self.set_log_news(true);
+            self.note_log_news();
         }
         self.note_buffers();
         Ok(answer.reply)

@@ -29,6 +29,8 @@ pub struct Guest {
     /// The process that holds the doorbell.
     current_pid: i32,
     log_has_news: bool,
+    /// Bytes of its console that are known.
+    console_len: usize,
     /// Files that are held open for others, with what each is told.
     held: Vec<(Fd, Preparation)>,
     eyes: Eyes,
@@ -119,6 +121,7 @@ impl Guest {
             mappings: 0,
             current_pid: 0,
             log_has_news: true,
+            console_len: 0,
             held: Vec::new(),
             eyes: Eyes::All,
             stops_at_first: false,
@@ -182,10 +185,17 @@ impl Guest {
     }
 
     /// Whether the guest's kernel has logged anything since this was asked last, or since the
-    /// guest went back to a snapshot. What it logs need not be on its console yet: a thread of
-    /// its own writes that.
+    /// guest went back to a snapshot, by the agent's word. What it logs need not be on its
+    /// console yet: a thread of its own writes that.
     pub fn take_log_news(&mut self) -> bool {
         std::mem::take(&mut self.log_has_news)
+    }
+
+    /// Whether anything was printed on its console since this was asked last, or since the
+    /// guest went back to a snapshot. Nothing in the guest is asked for it.
+    pub fn take_console_news(&mut self) -> bool {
+        let len = self.vm.console().len_bytes();
+        std::mem::replace(&mut self.console_len, len) != len
     }
 
     /// From here on mappings are looked at with these eyes, and nothing is asked after
@@ -240,8 +250,14 @@ impl Guest {
         self.current_pid = pid;
     }
 
-    pub(crate) fn set_log_news(&mut self, has_news: bool) {
-        self.log_has_news = has_news;
+    pub(crate) fn note_log_news(&mut self) {
+        self.log_has_news = true;
+    }
+
+    /// Takes all that its kernel has said for known.
+    pub(crate) fn forget_news(&mut self) {
+        self.take_log_news();
+        self.take_console_news();
     }
 
     /// A number that no mapping of this guest had before.

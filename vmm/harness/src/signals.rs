@@ -23,6 +23,11 @@ const CUT_HERE: &str = "------------[ cut here ]------------";
 const END_TRACE: &str = "---[ end trace";
 /// Begins the message of a panic in Rust.
 const RUST_PANIC: &str = "rust_kernel: panicked at";
+/// Stands on a console above a message that somebody more urgent cut off (kernel/printk/nbcon.c,
+/// kernel/printk/printk.c).
+const PRINTED_AGAIN: &str = "** replaying previous printk message **";
+/// Lines of such a message that may have been printed before.
+const MOST_AGAIN: usize = 8;
 /// Begins the lines around a report of KASAN, KFENCE, UBSAN and lockdep.
 const RULE: &str = "==========";
 
@@ -143,11 +148,32 @@ fn kind(line: &str) -> Option<Kind> {
 /// which stands above it.
 pub fn signals(log: &str) -> Vec<Signal> {
     let mut reader = Reader::default();
-    for line in log.lines() {
+    for line in without_cut_off(log) {
         reader.read(without_stamp(line));
     }
     reader.close();
     reader.found
+}
+
+/// The lines of a log without those of messages that were cut off and then printed again.
+fn without_cut_off(log: &str) -> Vec<&str> {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut is_again = false;
+    for line in log.lines() {
+        if line.starts_with(PRINTED_AGAIN) {
+            is_again = true;
+            continue;
+        }
+        if std::mem::take(&mut is_again) {
+            let recent = kept.len().saturating_sub(MOST_AGAIN);
+            let is_its_start = |cut: &&str| !cut.is_empty() && line.starts_with(*cut);
+            if let Some(at) = kept[recent..].iter().position(is_its_start) {
+                kept.truncate(recent + at);
+            }
+        }
+        kept.push(line);
+    }
+    kept
 }
 
 /// A line without `<4>`, `[   12.345678]` and `[  T123]` at its beginning.
@@ -273,21 +299,37 @@ impl Report {
     }
 }
 
+/// What was logged, unless more was printed: a log may have forgotten, or been kept back by
+/// whoever read it out.
+fn fuller(logged: Vec<Signal>, printed: Vec<Signal>) -> Vec<Signal> {
+    if printed.len() > logged.len() {
+        printed
+    } else {
+        logged
+    }
+}
+
 impl Guest {
-    /// Reports of the guest kernel that something is wrong with it: its whole log, or, when
-    /// the guest has ended and cannot be asked, what it printed on its console.
+    /// Reports of the guest kernel that something is wrong with it: those in its log, which
+    /// has them first, or those on its console if it lacks some of these. A guest that has
+    /// ended cannot be asked for the log.
     ///
     /// # Errors
     /// When a guest that lives does not give its kernel's log.
     pub fn kernel_signals(&mut self) -> Result<Vec<Signal>, HarnessError> {
         let log = match self.kernel_log() {
-            Err(HarnessError::Vm(VmError::Ended(_))) => self.vm().console().text(),
+            Err(HarnessError::Vm(VmError::Ended(_))) => return Ok(self.console_signals()),
             answer => answer?.map_err(|refusal| HarnessError::Refused {
                 operation: "reading the guest kernel's log".into(),
                 refusal,
             })?,
         };
-        Ok(signals(&log))
+        Ok(fuller(signals(&log), self.console_signals()))
+    }
+
+    /// The reports that have come to its console so far.
+    pub fn console_signals(&self) -> Vec<Signal> {
+        signals(&self.vm().console().text())
     }
 
     /// The first lines of [`Guest::kernel_signals`].

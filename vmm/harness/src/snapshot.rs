@@ -41,7 +41,7 @@ impl Guest {
         let stats = self.vm_mut().reset(&snapshot.vm)?;
         self.set_mappings_made(snapshot.mappings);
         self.set_current_pid(snapshot.current_pid);
-        self.set_log_news(false);
+        self.forget_news();
         self.held_mut().clone_from(&snapshot.held);
         // Their pages hold what they held then.
         self.set_buffers(self.vm().buffers());

@@ -70,6 +70,11 @@ impl Console {
         self.with(|text| String::from_utf8_lossy(&text.bytes).replace('\r', ""))
     }
 
+    /// How many bytes are kept; another number once anything was printed.
+    pub fn len_bytes(&self) -> usize {
+        self.with(|text| text.bytes.len())
+    }
+
     /// The last `count` lines, oldest first.
     pub fn tail(&self, count: usize) -> Vec<String> {
         let text = self.text();

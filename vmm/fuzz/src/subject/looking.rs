@@ -6,7 +6,7 @@ use std::time::Instant;
 use harness::HarnessError;
 use harness::model::{Model, Wrong};
 use harness::observe::Judged;
-use harness::signals::{Signal, signals};
+use harness::signals::Signal;
 use monitor::Offer;
 
 use super::Subject;
@@ -20,7 +20,11 @@ impl Subject {
     /// The first report of the guest's kernel, since the snapshot, that something is wrong
     /// with it.
     pub(super) fn complaint(&mut self) -> Result<Option<Verdict>, HarnessError> {
-        if !self.guest.take_log_news() {
+        let is_logged = self.guest.take_log_news();
+        // The guest's word alone does not do.
+        let is_printed = self.guest.take_console_news()
+            && self.guest.console_signals().len() > self.known_reports;
+        if !is_logged && !is_printed {
             return Ok(None);
         }
         let reports = self.guest.kernel_signals()?;
@@ -36,7 +40,7 @@ impl Subject {
     pub(super) fn blame(&self, error: HarnessError) -> Result<Verdict, HarnessError> {
         let verdict = Verdict::blame(error)?;
         // Nothing more is asked of it: it may have ended.
-        let reports = signals(&self.guest.vm().console().text());
+        let reports = self.guest.console_signals();
         Ok(self.first_new(&reports).unwrap_or(verdict))
     }
 

@@ -108,6 +108,35 @@ WARNING: softirq-safe -> softirq-unsafe lock order detected
 }
 
 #[test]
+fn what_is_printed_again_is_one_report() {
+    let log = "\
+[    2.000000][    T1] BUG: sleeping function ca
+** replaying previous printk message **
+[    2.000000][    T1] BUG: sleeping function called from invalid context at example.c:7
+[    2.000001][    T1]  </TASK>
+[    2.100000][    T1] BUG: KFENCE: use-after-free read in example+0x1/0x2
+[    2.100000][    T1]
+** replaying previous printk message **
+[    2.100000][    T1] BUG: KFENCE: use-after-free read in example+0x1/0x2
+";
+    let found: Vec<Kind> = signals(log).iter().map(|it| it.kind).collect();
+    assert_eq!(found, [Kind::Bug, Kind::Kfence]);
+    // Where nothing was cut off, two are two.
+    let log = log.replace("** replaying previous printk message **\n", "");
+    assert_eq!(signals(&log).len(), 4);
+}
+
+/// A guest can keep its log back, and a log forgets; what was printed is there all the same.
+#[test]
+fn what_the_log_lacks_is_taken_from_the_console() {
+    let [one, two] = ["one", "two"].map(|which| signals(&format!("BUG: {which}\n")));
+    let both = [one.clone(), two].concat();
+    assert_eq!(fuller(Vec::new(), one.clone()), one);
+    assert_eq!(fuller(both.clone(), one.clone()), both);
+    assert_eq!(fuller(one, both.clone()), both);
+}
+
+#[test]
 fn other_lines_are_no_reports() {
     let log = "\
 <6>[    0.000000] Linux version 7.3.4 (a@b) #1 SMP
