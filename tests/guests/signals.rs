@@ -118,6 +118,15 @@ fn what_a_kernel_that_checks_itself_complains_of_is_heard() {
 }
 
 #[test]
+#[ignore = "builds a third kernel, which takes a quarter of an hour and clang"]
+fn what_a_kernel_that_checks_every_access_complains_of_is_heard() {
+    let (mut guest, path) = provoked(Flavour::Kasan);
+    let found = reports(&mut guest, &path, "use-after-free");
+    let head = "BUG: KASAN: slab-use-after-free in complainer_init";
+    assert_one(&found, Kind::Kasan, head);
+}
+
+#[test]
 fn a_kernel_that_died_is_heard_on_its_console() {
     for (how, kind, head) in [
         ("oops", Kind::Oops, "BUG: kernel NULL pointer dereference"),

@@ -18,23 +18,35 @@ use crate::args::{ImageArgs, ImagesCommand};
 use crate::exit::Exit;
 
 /// What the tests boot: variants of the driver, each with the kernel's flavour.
-const TESTED: [(&str, Flavour); 5] = [
+const TESTED: [(&str, Flavour); 6] = [
     ("good", Flavour::Plain),
     ("off-by-one", Flavour::Plain),
     ("wrong-offset", Flavour::Plain),
     ("any", Flavour::Plain),
     ("good", Flavour::Kcov),
+    ("good", Flavour::Kasan),
 ];
 
 /// Folders below tests/ of the modules that the tests load, each with the kernel's flavour.
-const TESTED_MODULES: [(&str, Flavour); 6] = [
+const TESTED_MODULES: [(&str, Flavour); 7] = [
     ("examples/c-driver", Flavour::Plain),
     ("examples/c-driver-broken", Flavour::Plain),
     ("examples/rust-driver", Flavour::Plain),
     ("examples/rust-driver-broken", Flavour::Plain),
     ("complainer", Flavour::Plain),
     ("complainer", Flavour::Kcov),
+    ("complainer", Flavour::Kasan),
 ];
+
+/// Whether tests that run with these arguments need this. A kernel of flavour kasan takes so
+/// long to build that those which boot it run only when asked for.
+fn is_needed(flavour: Flavour, arguments: &[OsString]) -> bool {
+    let are_asked_for = || {
+        let asks = |it: &OsString| it == "--ignored" || it == "--include-ignored";
+        arguments.iter().any(asks)
+    };
+    flavour != Flavour::Kasan || are_asked_for()
+}
 
 /// Carries out `mapwitness images`.
 pub fn run(command: &ImagesCommand) -> anyhow::Result<Exit> {
@@ -95,10 +107,12 @@ pub fn files(images: &Images) -> Vec<PathBuf> {
     .collect()
 }
 
-/// Images for the integration tests, which boot them without building anything.
-pub fn for_tests(progress: &Progress) -> Result<Prepared, Box<dyn Error>> {
+/// Images for the integration tests that run with these arguments, which boot them without
+/// building anything.
+pub fn for_tests(arguments: &[OsString], progress: &Progress) -> Result<Prepared, Box<dyn Error>> {
     let mut images = Images::new();
-    for (variant, flavour) in TESTED {
+    let needed = |flavour| is_needed(flavour, arguments);
+    for (variant, flavour) in TESTED.into_iter().filter(|it| needed(it.1)) {
         let options = ImageArgs {
             kernel_src: None,
             flavour,
@@ -111,20 +125,22 @@ pub fn for_tests(progress: &Progress) -> Result<Prepared, Box<dyn Error>> {
         environment: environment(&images)?,
         files: files(&images),
     };
-    add_modules(&mut prepared, &images, progress)?;
+    let folders = TESTED_MODULES.into_iter().filter(|it| needed(it.1));
+    add_modules(&mut prepared, folders, &images, progress)?;
     Ok(prepared)
 }
 
-/// Builds the modules that the tests load, each by the name of its folder, and those of
-/// the gallery by their own.
+/// Builds the modules in these folders, each by the name of its folder, and those of the
+/// gallery by their own.
 fn add_modules(
     prepared: &mut Prepared,
+    folders: impl Iterator<Item = (&'static str, Flavour)>,
     images: &Images,
     progress: &Progress,
 ) -> Result<(), Box<dyn Error>> {
     let tests = workspace::root()?.join("tests");
     let mut modules = Modules::new();
-    for (folder, flavour) in TESTED_MODULES {
+    for (folder, flavour) in folders {
         let dir = tests.join(folder);
         let image = images
             .get(&handover::name("good", flavour))

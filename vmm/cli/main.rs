@@ -24,11 +24,13 @@ use clap::Parser;
 
 use args::{Args, Command};
 use exit::Exit;
+use provision::Progress;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let prepare = |progress: &Progress| images::for_tests(&arguments, progress);
     // The same program is what runs as the software host's keeper and first process.
-    if let Some(status) = hosts::hidden_command(&arguments, &images::for_tests) {
+    if let Some(status) = hosts::hidden_command(&arguments, &prepare) {
         return Exit::from_status(status);
     }
     if let Some(status) = ::bench::hidden_command(&arguments) {
