@@ -299,20 +299,20 @@ impl Report {
     }
 }
 
-/// What was logged, unless more was printed: a log may have forgotten, or been kept back by
-/// whoever read it out.
-fn fuller(logged: Vec<Signal>, printed: Vec<Signal>) -> Vec<Signal> {
-    if printed.len() > logged.len() {
-        printed
-    } else {
-        logged
-    }
+/// The reports in a log, and those that were printed and are not in it: it may have forgotten
+/// them, or been kept back by whoever read it out. A line is printed after it is logged, and
+/// may have been printed in part.
+fn logged_or_printed(log: &str, printed: Vec<Signal>) -> Vec<Signal> {
+    let lacks = |it: &Signal| !log.contains(&it.head);
+    let mut all = signals(log);
+    all.extend(printed.into_iter().filter(lacks));
+    all
 }
 
 impl Guest {
     /// Reports of the guest kernel that something is wrong with it: those in its log, which
-    /// has them first, or those on its console if it lacks some of these. A guest that has
-    /// ended cannot be asked for the log.
+    /// has them first and whole, and those on its console that the log lacks. A guest that
+    /// has ended cannot be asked for the log.
     ///
     /// # Errors
     /// When a guest that lives does not give its kernel's log.
@@ -324,10 +324,11 @@ impl Guest {
                 refusal,
             })?,
         };
-        Ok(fuller(signals(&log), self.console_signals()))
+        Ok(logged_or_printed(&log, self.console_signals()))
     }
 
-    /// The reports that have come to its console so far.
+    /// The reports that have come to its console so far, without the lines that its log level
+    /// keeps from there.
     pub fn console_signals(&self) -> Vec<Signal> {
         signals(&self.vm().console().text())
     }
