@@ -30,6 +30,10 @@ fn refusals_of_mmap_carry_the_kernels_errno() {
 
 #[test]
 fn a_read_only_file_has_no_writable_shared_mapping() {
+    alone(map_a_read_only_file_and_close_it);
+}
+
+fn map_a_read_only_file_and_close_it() {
     let own = Own::nothing();
     let path = "/proc/self/exe".to_owned();
     let Ok(Value::Fd(file)) = files::open(path, wire::OpenMode::ReadOnly) else {
@@ -49,23 +53,6 @@ fn a_read_only_file_has_no_writable_shared_mapping() {
     assert_eq!(refused, errno(libc::EACCES));
     assert_eq!(files::close(file), Ok(Value::Unit));
     assert_eq!(files::close(file), errno(libc::EBADF));
-}
-
-/// Runs `test` in a process without other threads, whose mappings could fall into
-/// the holes that it makes.
-fn alone(test: impl FnOnce()) {
-    // SAFETY: glibc unlocks its own state in the child, which ends without returning
-    // to the test harness.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(test));
-        // SAFETY: _exit(2) has no preconditions.
-        unsafe { libc::_exit(outcome.is_err().into()) }
-    }
-    let mut status = 0;
-    // SAFETY: `status` is live.
-    let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
-    assert_eq!((ended, status), (child, 0), "the lone process failed");
 }
 
 #[test]
@@ -144,6 +131,10 @@ fn resized(own: &Own, address: u64, new_len_bytes: u64, may_move: bool) -> Outco
 
 #[test]
 fn a_mapping_moves_where_it_is_told() {
+    alone(move_a_mapping);
+}
+
+fn move_a_mapping() {
     let own = Own::nothing();
     let at = mapped(Some(file_of(PAGE)), 1, Prot::READ_WRITE);
     assert_eq!(put(at, PAGE, &[3]), Ok(Value::Unit));
@@ -184,6 +175,10 @@ fn a_moved_mapping_keeps_its_words() {
 /// stand where a hostile request points.
 #[test]
 fn the_agents_own_memory_is_spared() {
+    alone(spare_the_agents_own_memory);
+}
+
+fn spare_the_agents_own_memory() {
     let own = Own::of_this_process().expect("readable");
     let victim = Box::new(5_u64);
     let word = &raw const *victim as u64;

@@ -136,6 +136,7 @@ fn user_end() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_support::alone;
 
     fn own() -> Own {
         Own {
@@ -185,10 +186,14 @@ mod tests {
 
     #[test]
     fn this_process_is_its_own() {
+        alone(find_this_process_among_its_own);
+    }
+
+    fn find_this_process_among_its_own() {
         let own = Own::of_this_process().expect("readable");
         let on_stack = 0_u64;
         let on_heap = Box::new(0_u64);
-        let text = this_process_is_its_own as *const () as u64;
+        let text = find_this_process_among_its_own as *const () as u64;
         for address in [&raw const on_stack as u64, &raw const *on_heap as u64, text] {
             assert!(own.holds_word(address), "{address:#x} is not in {own:x?}");
         }

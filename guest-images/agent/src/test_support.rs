@@ -1,5 +1,7 @@
 //! Mappings to try requests on, and the outcomes to expect.
 
+use std::any::Any;
+
 use wire::{Fd, Prot, Sharing, Signal, Value};
 
 use crate::access;
@@ -63,4 +65,33 @@ pub fn signal(number: i32, code: i32, address: u64) -> Outcome {
         code,
         address,
     }))
+}
+
+/// Runs `test` in a process without other threads. Those of the harness may map what the
+/// test has just unmapped, open the descriptor that it has just closed, and map more after
+/// it has read what is mapped.
+pub fn alone(test: impl FnOnce()) {
+    // SAFETY: glibc unlocks its own state in the child, which ends without returning
+    // to the test harness.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(test));
+        // SAFETY: _exit(2) has no preconditions.
+        unsafe { libc::_exit(outcome.map_or_else(|panic| tell(panic.as_ref()), |()| 0)) }
+    }
+    let mut status = 0;
+    // SAFETY: `status` is live.
+    let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!((ended, status), (child, 0), "the lone process failed");
+}
+
+/// Says why a lone process fails, and gives its exit status: what the harness has captured
+/// there ends with it. Takes no lock, which a thread that is not there might hold.
+fn tell(panic: &(dyn Any + Send)) -> i32 {
+    let of_format = panic.downcast_ref::<String>().map(String::as_str);
+    let text = of_format.or_else(|| panic.downcast_ref::<&str>().copied());
+    let line = format!("alone: {}\n", text.unwrap_or("a panic without a text"));
+    // SAFETY: `line` is live, and as long as is said.
+    unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
+    1
 }
