@@ -353,8 +353,9 @@ mod tests {
         let (events, inbox) = mpsc::channel();
         events.send(Event::FromHost(FromHost::Ready)).expect("open");
         let mut desk = Desk::new(&config(), near, events.clone());
+        // Before there is a desk that waits: the host's thread may begin late.
+        let start = Instant::now();
         let host = thread::spawn(move || {
-            let start = Instant::now();
             while !matches!(receive(&mut far), Ok(Some(ToHost::Wake) | None)) {}
             events.send(Event::LinkEnded).expect("open");
             start.elapsed()
