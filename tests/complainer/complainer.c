@@ -2,18 +2,22 @@
 /* Makes the kernel complain while it is loaded: `insmod complainer.ko how=warn`. */
 
 #include <linux/delay.h>
+#include <linux/device/bus.h>
 #include <linux/gfp.h>
+#include <linux/io.h>
 #include <linux/kfence.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/notifier.h>
+#include <linux/platform_device.h>
 #include <linux/refcount.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 
 static char *how = "warn";
 module_param(how, charp, 0444);
-MODULE_PARM_DESC(how, "what to provoke: warn, refcount, bad-page, sleep, locks, use-after-free, hang, oops or bug");
+MODULE_PARM_DESC(how, "what to provoke: warn, refcount, bad-page, sleep, locks, use-after-free, hang, oops, bug or aside");
 
 static DEFINE_MUTEX(first);
 static DEFINE_MUTEX(second);
@@ -63,6 +67,20 @@ static void use_after_free(void)
 	}
 }
 
+/* Prints a report that never was in the log, when a driver has left its device. */
+static int on_bus(struct notifier_block *block, unsigned long what, void *device)
+{
+	static const char report[] = "\nBUG: complainer: aside of the log\n";
+	const char *next;
+
+	if (what == BUS_NOTIFY_UNBOUND_DRIVER)
+		for (next = report; *next; next++)
+			outb(*next, 0x3f8);
+	return NOTIFY_OK;
+}
+
+static struct notifier_block listener = { .notifier_call = on_bus };
+
 static int __init complainer_init(void)
 {
 	if (!strcmp(how, "warn")) {
@@ -91,6 +109,8 @@ static int __init complainer_init(void)
 		WRITE_ONCE(*nowhere, 1);
 	} else if (!strcmp(how, "bug")) {
 		BUG();
+	} else if (!strcmp(how, "aside")) {
+		return bus_register_notifier(&platform_bus_type, &listener);
 	} else {
 		return -EINVAL;
 	}
@@ -99,6 +119,8 @@ static int __init complainer_init(void)
 
 static void __exit complainer_exit(void)
 {
+	if (!strcmp(how, "aside"))
+		bus_unregister_notifier(&platform_bus_type, &listener);
 }
 
 module_init(complainer_init);

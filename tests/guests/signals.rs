@@ -1,10 +1,12 @@
 //! What the guest's kernel says when something is wrong with it, provoked by a module that
 //! does nothing else, is heard as what it is. A kernel without cause says nothing.
 
-use crate::common::{boot, chain, guest, image_of};
+use crate::common::{boot, chain, guest, image_of, kernel_facts};
 use crate::modules::module_of;
+use fuzz::{Case, Pace, Subject};
 use guest_images::Flavour;
 use harness::Guest;
+use harness::model::{Call, Process};
 use harness::signals::{Kind, Signal, signals};
 use monitor::VmConfig;
 use provision::Progress;
@@ -158,4 +160,31 @@ fn the_agents_own_words_are_no_report() {
     let line = line.unwrap_or_else(|| panic!("it is not in the log: {log}"));
     assert!(line.contains("mapwitness-agent: "), "{line}");
     assert_eq!(guest.kernel_signals().expect("a log"), []);
+}
+
+/// A report on the console counts though the log lacks it and the agent says nothing of it:
+/// whoever keeps the log back keeps nothing from the host.
+#[test]
+fn a_report_that_only_the_console_has_is_heard_in_a_case() {
+    let (mut guest, path) = provoked(Flavour::Plain);
+    let loaded = guest.load_module_with(&path, "how=aside");
+    loaded.expect("an answer").expect("loaded");
+    let subject = Subject::own(guest, kernel_facts(), None);
+    let mut subject = subject.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let unbind = Case {
+        operations: vec![Process::FIRST.does(Call::Unbind)],
+    };
+    for _ in 0..2 {
+        let ran = subject.run(&unbind, Pace::Never).expect("it runs");
+        let found = ran.found.expect("the report");
+        assert_eq!(found.verdict.by, "kernel bug", "{found:?}");
+        let text = "BUG: complainer: aside of the log";
+        assert_eq!(found.verdict.found, text, "{found:?}");
+    }
+    // As before the case, nothing is new.
+    let nothing = Case {
+        operations: Vec::new(),
+    };
+    let ran = subject.run(&nothing, Pace::AtTheEnd).expect("it runs");
+    assert_eq!(ran.found, None);
 }
