@@ -91,37 +91,20 @@ impl GuestExecutor<'_> {
 
     fn try_case(&mut self, case: &Case) -> Result<ExitKind, FuzzError> {
         let number = self.shared.count()?;
-        let ran = self.subject.run(case, self.options.pace)?;
+        let mut run = || self.subject.run(case, self.options.pace);
+        let ran = run()?.unless_it_hung(number, run)?;
         self.pages += ran.pages;
         self.unheard.extend(ran.unheard.clone());
         let Some(found) = ran.found.clone() else {
             self.mark(case, &ran);
             return Ok(ExitKind::Ok);
         };
-        if !self.comes_again(case, &found, number)? {
-            return Ok(ExitKind::Ok);
-        }
         // What fails is kept as a finding and not mutated: it would fail again.
         Ok(if self.keep(case, found, number)? {
             ExitKind::Crash
         } else {
             ExitKind::Ok
         })
-    }
-
-    /// Whether a guest, or a task in it, that hung does so again. Once may be the host's doing,
-    /// which had no time for it, and is told as what it is: nothing is known of that case.
-    fn comes_again(&mut self, case: &Case, found: &Found, number: u64) -> Result<bool, FuzzError> {
-        if !found.verdict.is_of_time() {
-            return Ok(true);
-        }
-        let again = self.subject.run(case, self.options.pace)?.found;
-        let is_same = again.is_some_and(|again| again.verdict.is_of_time());
-        if !is_same {
-            let why = format!("once, and not again: {}", found.verdict.found);
-            self.unheard.insert(format!("case {number}"), why);
-        }
-        Ok(is_same)
     }
 
     /// Sets the entries of the maps by which LibAFL tells what is new.
