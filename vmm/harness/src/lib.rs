@@ -12,6 +12,7 @@ mod course;
 pub mod coverage;
 pub mod driver;
 pub mod error;
+mod granting;
 pub mod guest;
 pub mod mapping;
 pub mod model;

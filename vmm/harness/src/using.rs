@@ -72,6 +72,7 @@ impl Guest {
         &mut self,
         mappings: &[Mapping],
     ) -> Result<Vec<Vec<Seen>>, HarnessError> {
+        self.grant_stores(mappings.iter().filter(|mapping| is_stored_to(mapping)));
         let mut groups = self.apart(mappings).into_iter();
         let first = self.stores(mappings, &groups.next().unwrap_or_default());
         let mut requests: Vec<Request> = first.iter().map(Stores::request).collect();

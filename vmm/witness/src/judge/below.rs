@@ -64,7 +64,7 @@ impl Judge<'_> {
     /// An entry that misses nothing but the right to store, where KVM takes that away to
     /// learn of the next store: on a processor that has no dirty bits
     /// (`mark_spte_for_access_track` of arch/x86/kvm/mmu/spte.c), and in memslots with
-    /// `KVM_MEM_LOG_DIRTY_PAGES`. Pre-faulting does not give it; a store does.
+    /// `KVM_MEM_LOG_DIRTY_PAGES`. Pre-faulting need not give it; a store does.
     pub(super) fn may_be_granted_later(&self, found: &Translation<Hpa>) -> bool {
         let withholds = found.dirty.is_none() || self.evidence.notes_stores;
         withholds && !found.access.write && !self.has_stored()
