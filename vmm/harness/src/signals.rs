@@ -17,6 +17,8 @@ use crate::guest::Guest;
 const MOST_LINES: usize = 80;
 /// Reports that are kept.
 const MOST_SIGNALS: usize = 100;
+/// Ends a boot (`run_init_process` of init/main.c).
+const BOOTED: &str = "Run /init as init process";
 /// What stands above a BUG and a WARNING, and above their own message.
 const CUT_HERE: &str = "------------[ cut here ]------------";
 /// Begins the line that stands below them.
@@ -145,7 +147,8 @@ fn kind(line: &str) -> Option<Kind> {
 /// All reports in a kernel's log, or in what it printed on its console, in their order.
 ///
 /// The oops that a BUG leads to belongs to its report. So does the message of a WARNING,
-/// which stands above it.
+/// which stands above it. Tasks that waited for long before the first process ran are left
+/// out: on a slow host parts of a boot do wait for each other, and no driver is loaded yet.
 pub fn signals(log: &str) -> Vec<Signal> {
     let mut reader = Reader::default();
     for line in without_cut_off(log) {
@@ -203,6 +206,8 @@ fn strip(line: &str, open: char, close: char, is_expected: impl Fn(&str) -> bool
 #[derive(Default)]
 struct Reader {
     found: Vec<Signal>,
+    /// The first process runs.
+    has_booted: bool,
     /// The report that is being read.
     open: Option<Report>,
 }
@@ -216,6 +221,11 @@ struct Report {
 
 impl Reader {
     fn read(&mut self, line: &str) {
+        if line == BOOTED && !self.has_booted {
+            self.close();
+            self.has_booted = true;
+            self.found.retain(|it| it.kind != Kind::HungTask);
+        }
         let is_rule = line.starts_with(RULE);
         let begins = line == CUT_HERE && !self.is_rust_panic();
         if begins || (is_rule && !self.has_head()) {

@@ -182,3 +182,22 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn tasks_that_wait_for_each_other_in_a_boot_are_left_out() {
+    let waits = "INFO: task kworker/u10:0:26 blocked for more than 10 seconds.";
+    let warns = "WARNING: init/example.c:7 at example+0x11/0x20, CPU#0: swapper/1";
+    let boot = format!("[    9.0] {waits}\n[    9.1]  </TASK>\n[    9.2] {warns}\n");
+    let up = "[   11.0][    T1] Run /init as init process\n";
+    let heads = |log: &str| -> Vec<String> {
+        let all = signals(log).into_iter();
+        all.map(|it| it.head).collect()
+    };
+    assert_eq!(heads(&format!("{boot}{up}")), [warns]);
+    assert_eq!(
+        heads(&format!("{boot}{up}{boot}{up}")),
+        [warns, waits, warns]
+    );
+    // A boot that is still going on, or whose end is not among what was kept.
+    assert_eq!(heads(&boot), [waits, warns]);
+}
