@@ -65,9 +65,10 @@ impl Console {
         });
     }
 
-    /// All that is kept, bytes that are not UTF-8 replaced.
+    /// All that is kept, as text that is safe to show: what is not UTF-8 is replaced, and
+    /// so is what would steer a terminal.
     pub fn text(&self) -> String {
-        self.with(|text| String::from_utf8_lossy(&text.bytes).replace('\r', ""))
+        self.with(|text| shown(&text.bytes))
     }
 
     /// How many bytes are kept; another number once anything was printed.
@@ -92,7 +93,7 @@ impl Console {
             let end = new.iter().rposition(|byte| *byte == b'\n');
             let new = &new[..end.map_or(0, |end| end + 1)];
             text.untaken += new.len();
-            String::from_utf8_lossy(new)
+            shown(new)
                 .lines()
                 .map(|line| line.trim_end().to_owned())
                 .collect()
@@ -128,6 +129,19 @@ impl Write for Console {
     }
 }
 
+/// What a guest printed, without what would steer the terminal that shows it.
+fn shown(bytes: &[u8]) -> String {
+    let mut text = String::from_utf8_lossy(bytes).replace('\r', "");
+    if text.contains(steers) {
+        text = text.replace(steers, "?");
+    }
+    text
+}
+
+fn steers(one: char) -> bool {
+    one.is_control() && one != '\n' && one != '\t'
+}
+
 impl Text {
     fn forget_oldest(&mut self) {
         let surplus = self.bytes.len() - KEEP_BYTES;
@@ -160,6 +174,16 @@ mod tests {
         console.write_all(b"ee\n").expect("never fails");
         assert_eq!(console.take_lines(), ["three"]);
         assert!(console.take_lines().is_empty());
+    }
+
+    #[test]
+    fn a_guest_does_not_steer_the_terminal() {
+        let mut console = Console::new(None);
+        console
+            .write_all("a\x1b[2J\tb\u{9b}2Jc\r\n".as_bytes())
+            .expect("never fails");
+        assert_eq!(console.text(), "a?[2J\tb?2Jc\n");
+        assert_eq!(console.take_lines(), ["a?[2J\tb?2Jc"]);
     }
 
     #[test]

@@ -75,6 +75,8 @@ fn render(to: &mut String, file: &str, text: &str, problem: &Problem) -> fmt::Re
         message,
         help,
     } = problem;
+    // Both may quote what the text holds, escapes resolved.
+    let message = clean(message);
     match span {
         None => writeln!(to, "{file}: {message}")?,
         Some(span) => {
@@ -87,7 +89,7 @@ fn render(to: &mut String, file: &str, text: &str, problem: &Problem) -> fmt::Re
         }
     }
     for line in help.lines() {
-        writeln!(to, "   {line}")?;
+        writeln!(to, "   {}", clean(line))?;
     }
     Ok(())
 }
@@ -119,7 +121,7 @@ impl Place {
         Self {
             line: head.matches('\n').count() + 1,
             column: column + 1,
-            shown: clean(&shown).take(SHOWN_CHARS).collect(),
+            shown: clean(&shown).chars().take(SHOWN_CHARS).collect(),
             before: before
                 .chars()
                 .map(|it| if it == '\t' { '\t' } else { ' ' })
@@ -139,8 +141,12 @@ fn boundary(text: &str, at: usize) -> usize {
     at
 }
 
-/// A line without what would move the terminal's cursor.
-fn clean(line: &str) -> impl Iterator<Item = char> {
-    let safe = |it: char| it == '\t' || !it.is_control();
-    line.chars().map(move |it| if safe(it) { it } else { '?' })
+/// A line without what would move the terminal's cursor or turn the order of what is shown
+/// (Unicode's embeddings, overrides and isolates of direction).
+fn clean(line: &str) -> String {
+    let turns = |it: char| matches!(it, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let safe = |it: char| it == '\t' || !(it.is_control() || turns(it));
+    line.chars()
+        .map(|it| if safe(it) { it } else { '?' })
+        .collect()
 }

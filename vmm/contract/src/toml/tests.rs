@@ -355,6 +355,21 @@ c.toml:18:10: the device has no window \"främ\"
     assert_eq!(said.to_string(), shown);
 }
 
+/// TOML knows escapes, so what a text decodes to can hold what the text does not.
+#[test]
+fn what_is_quoted_leaves_the_terminal_alone() {
+    for escape in ["\\e[2J", "\\u009b2J", "\\u202e", "\\n", "\\r", "\u{202e}"] {
+        for place in ["path = \"", "window = \"", "acpi_id = \"", "present = \""] {
+            let text = SHORT.replacen(place, &format!("{place}{escape}"), 1);
+            let said = Contract::from_toml("c.toml", &text).expect_err(escape);
+            shows_only_text(&said.to_string());
+        }
+        let key = format!("{SHORT}\n\"{escape}\" = 1\n");
+        let said = Contract::from_toml("c.toml", &key).expect_err(escape);
+        shows_only_text(&said.to_string());
+    }
+}
+
 #[test]
 fn all_mistakes_are_told_at_once() {
     let text = SHORT
@@ -393,16 +408,23 @@ fn damaged(text: &str, at: usize, len: usize, by: &str) -> String {
     head.iter().collect::<String>() + by + &tail.iter().collect::<String>()
 }
 
+/// Nothing but lines of what can be seen, in the order in which it is written.
+#[track_caller]
+fn shows_only_text(said: &str) {
+    let hidden = |it: char| {
+        let turns = "\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}";
+        it.is_control() && it != '\n' && it != '\t' || turns.contains(it)
+    };
+    assert!(!said.contains(hidden), "{said:?}");
+}
+
 /// Whatever the text: an answer, and a contract that leaves nothing open.
 fn holds_together(text: &str) -> Result<(), TestCaseError> {
     match Contract::from_toml("c.toml", text) {
         Err(problems) => {
             let said = problems.to_string();
             prop_assert!(said.starts_with("c.toml"), "{said}");
-            prop_assert!(
-                said.chars()
-                    .all(|it| it == '\n' || it == '\t' || !it.is_control())
-            );
+            shows_only_text(&said);
         }
         Ok(contract) => {
             for file in &contract.files {
