@@ -17,7 +17,7 @@
 
 static char *how = "warn";
 module_param(how, charp, 0444);
-MODULE_PARM_DESC(how, "what to provoke: warn, refcount, bad-page, sleep, locks, use-after-free, hang, oops, bug or aside");
+MODULE_PARM_DESC(how, "what to provoke: warn, refcount, bad-page, sleep, locks, use-after-free, hang, out-of-memory, oops, bug or aside");
 
 static DEFINE_MUTEX(first);
 static DEFINE_MUTEX(second);
@@ -102,6 +102,10 @@ static int __init complainer_init(void)
 	} else if (!strcmp(how, "hang")) {
 		/* The kernel searches every ten seconds, and tells at the second time. */
 		schedule_timeout_uninterruptible(21 * HZ);
+	} else if (!strcmp(how, "out-of-memory")) {
+		/* Ends when the kernel has ended this very task. */
+		while (alloc_page(GFP_KERNEL))
+			;
 	} else if (!strcmp(how, "oops")) {
 		char *nowhere = NULL;
 

@@ -138,6 +138,11 @@ fn a_kernel_that_died_is_heard_on_its_console() {
     for (how, kind, head) in [
         ("oops", Kind::Oops, "BUG: kernel NULL pointer dereference"),
         ("bug", Kind::Bug, "kernel BUG at "),
+        (
+            "out-of-memory",
+            Kind::OutOfMemory,
+            "invoked oom-killer: gfp_mask=",
+        ),
     ] {
         let (mut guest, path) = provoked(Flavour::Plain);
         assert_eq!(guest.kernel_signals().expect("a log"), []);

@@ -79,10 +79,14 @@ impl Verdict {
         self.by == GUESTS_END || self.by == complaint(Kind::HungTask)
     }
 
-    /// What a kernel complains of, with its whole text.
+    /// What a kernel complains of: the line that says it, then its whole text.
     pub(crate) fn complaint(signal: &Signal) -> Self {
         let by = complaint(signal.kind);
-        Self::rule(&by, "no complaint of the kernel", signal.text.join("\n"))
+        let mut text = signal.text.join("\n");
+        if signal.text.first() != Some(&signal.head) {
+            text = format!("{}\n{text}", signal.head);
+        }
+        Self::rule(&by, "no complaint of the kernel", text)
     }
 
     /// What the driver did to a guest that could not go on; an error that is not the

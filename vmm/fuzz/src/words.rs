@@ -16,13 +16,11 @@ impl Finding {
 
     /// What was wrong then, in a line.
     pub fn complaint(&self) -> String {
+        // What the console showed besides is in the finding's file.
         let line = |text: &str| {
-            // What the console showed besides is in the finding's file.
-            let text = text
-                .split("; last lines of the console")
-                .next()
-                .unwrap_or(text);
-            text.split_whitespace().collect::<Vec<_>>().join(" ")
+            let line = text.lines().next().unwrap_or_default();
+            let said = line.split("; last lines of the console").next();
+            said.unwrap_or_default().to_owned()
         };
         let (expected, found) = (line(&self.expected), line(&self.found));
         format!("{}: expected {expected}, found {found}", self.cause.by)

@@ -30,6 +30,10 @@ const RUST_PANIC: &str = "rust_kernel: panicked at";
 const PRINTED_AGAIN: &str = "** replaying previous printk message **";
 /// Lines of such a message that may have been printed before.
 const MOST_AGAIN: usize = 8;
+/// Stands behind the name of the task that asked for memory when none was left, and begins the
+/// line that names the one which was ended (mm/oom_kill.c).
+const ASKED_IN_VAIN: &str = " invoked oom-killer: ";
+const OUT_OF_MEMORY: &str = "Out of memory";
 /// Begins the lines around a report of KASAN, KFENCE, UBSAN and lockdep.
 const RULE: &str = "==========";
 
@@ -57,6 +61,8 @@ pub enum Kind {
     Lockdep,
     /// A task that waits for minutes.
     HungTask,
+    /// Memory ran out, and a task was ended for it.
+    OutOfMemory,
     /// The kernel stopped.
     Panic,
 }
@@ -75,6 +81,7 @@ impl Kind {
             Self::Ubsan => "ubsan",
             Self::Lockdep => "lockdep",
             Self::HungTask => "hung-task",
+            Self::OutOfMemory => "out-of-memory",
             Self::Panic => "panic",
         }
     }
@@ -99,7 +106,7 @@ impl fmt::Display for Signal {
 }
 
 /// How first lines of reports begin. The first that fits decides.
-const HEADS: [(&str, Kind); 30] = [
+const HEADS: [(&str, Kind); 31] = [
     ("BUG: KASAN:", Kind::Kasan),
     ("BUG: KFENCE:", Kind::Kfence),
     ("BUG: Bad ", Kind::BadPage),
@@ -129,11 +136,15 @@ const HEADS: [(&str, Kind); 30] = [
     ("WARNING: ", Kind::Warning),
     ("INFO: trying to register non-static key", Kind::Lockdep),
     ("INFO: task ", Kind::HungTask),
+    (OUT_OF_MEMORY, Kind::OutOfMemory),
     ("Kernel panic - not syncing", Kind::Panic),
 ];
 
 /// The kind of report that a line begins.
 fn kind(line: &str) -> Option<Kind> {
+    if line.contains(ASKED_IN_VAIN) {
+        return Some(Kind::OutOfMemory);
+    }
     let (_, kind) = HEADS.iter().find(|(head, _)| line.starts_with(head))?;
     let waits = || line.contains(" blocked for more than ");
     match kind {
@@ -273,7 +284,7 @@ impl Reader {
             Kind::Oops => matches!(open, Kind::Bug | Kind::Oops | Kind::Kasan | Kind::Kfence),
             // `refcount_t: ...` stands above the WARNING that it is the message of.
             Kind::Warning => *open == Kind::Refcount,
-            Kind::Bug => *open == Kind::Bug,
+            Kind::Bug | Kind::OutOfMemory => *open == kind,
             _ => false,
         }
     }
@@ -304,6 +315,7 @@ impl Report {
             Kind::Kasan | Kind::Kfence | Kind::Ubsan if is_boxed => line.starts_with(RULE),
             // Such as a function that sleeps where it must not: its trace ends the report.
             Kind::Bug if first != CUT_HERE => line == "</TASK>",
+            Kind::OutOfMemory => line.starts_with(OUT_OF_MEMORY),
             _ => false,
         }
     }

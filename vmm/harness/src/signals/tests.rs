@@ -108,6 +108,29 @@ WARNING: softirq-safe -> softirq-unsafe lock order detected
 }
 
 #[test]
+fn a_guest_without_memory_is_told_with_who_asked_for_it() {
+    let log = "\
+[    1.000000][   T27] init invoked oom-killer: gfp_mask=0xdc0(GFP_KERNEL|__GFP_ZERO), order=0
+[    1.000001][   T27]  <TASK>
+[    1.000002][   T27]  example_mmap+0xc8/0x140 [example]
+[    1.000003][   T27]  </TASK>
+[    1.000004][   T27] Mem-Info:
+[    1.000005][   T27] Out of memory: Killed process 27 (init) total-vm:1932kB
+[    1.000006][   T27] init: page allocation failure: order:0
+[    2.000000][    T1] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100
+";
+    let found = signals(log);
+    let kinds: Vec<Kind> = found.iter().map(|it| it.kind).collect();
+    assert_eq!(kinds, [Kind::OutOfMemory, Kind::Panic]);
+    assert!(found[0].head.starts_with("init invoked"), "{found:?}");
+    assert_eq!(found[0].text.len(), 6, "{found:?}");
+    // Where warnings are not printed.
+    let killed = "Out of memory: Killed process 27 (init) total-vm:1932kB\n";
+    let kinds: Vec<Kind> = signals(killed).iter().map(|it| it.kind).collect();
+    assert_eq!(kinds, [Kind::OutOfMemory]);
+}
+
+#[test]
 fn what_is_printed_again_is_one_report() {
     let log = "\
 [    2.000000][    T1] BUG: sleeping function ca
