@@ -10,8 +10,8 @@ use crate::case::Case;
 const MOST_TRIES: usize = 256;
 
 /// Leaves operations out as long as the case still `fails`, first many at once and then
-/// one by one. What a process does that needed none of its own goes to the first one, so that
-/// nothing is left of the others. Gives up after some hundreds of tries.
+/// one by one. What another process does is done by the first one where that fails as well, so
+/// that its fork can go. Gives up after some hundreds of tries.
 pub(crate) fn minimise<E>(
     case: &Case,
     fails: impl FnMut(&Case) -> Result<bool, E>,

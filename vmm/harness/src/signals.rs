@@ -30,9 +30,11 @@ const RUST_PANIC: &str = "rust_kernel: panicked at";
 const PRINTED_AGAIN: &str = "** replaying previous printk message **";
 /// Lines of such a message that may have been printed before.
 const MOST_AGAIN: usize = 8;
-/// Stands behind the name of the task that asked for memory when none was left, and begins the
-/// line that names the one which was ended (mm/oom_kill.c).
+/// Stands behind the name of the task that asked for memory when none was left (mm/oom_kill.c).
 const ASKED_IN_VAIN: &str = " invoked oom-killer: ";
+/// Bytes of a task's name with the 0 at its end (include/linux/sched.h).
+const TASK_COMM_LEN: usize = 16;
+/// Begins the line that names the task which was ended for it.
 const OUT_OF_MEMORY: &str = "Out of memory";
 /// Begins the lines around a report of KASAN, KFENCE, UBSAN and lockdep.
 const RULE: &str = "==========";
@@ -142,7 +144,8 @@ const HEADS: [(&str, Kind); 31] = [
 
 /// The kind of report that a line begins.
 fn kind(line: &str) -> Option<Kind> {
-    if line.contains(ASKED_IN_VAIN) {
+    let in_vain = line.split_once(ASKED_IN_VAIN);
+    if in_vain.is_some_and(|(task, _)| task.len() < TASK_COMM_LEN) {
         return Some(Kind::OutOfMemory);
     }
     let (_, kind) = HEADS.iter().find(|(head, _)| line.starts_with(head))?;

@@ -124,6 +124,8 @@ fn a_guest_without_memory_is_told_with_who_asked_for_it() {
     assert_eq!(kinds, [Kind::OutOfMemory, Kind::Panic]);
     assert!(found[0].head.starts_with("init invoked"), "{found:?}");
     assert_eq!(found[0].text.len(), 6, "{found:?}");
+    let by_the_agent = "mapwitness-agent: it invoked oom-killer: gfp_mask=0xdc0\n";
+    assert_eq!(signals(by_the_agent), []);
     // Where warnings are not printed.
     let killed = "Out of memory: Killed process 27 (init) total-vm:1932kB\n";
     let kinds: Vec<Kind> = signals(killed).iter().map(|it| it.kind).collect();
