@@ -34,8 +34,10 @@ pub type Sink<'a> = &'a dyn Fn(Stream, &[u8]) -> io::Result<()>;
 pub fn connect(owner: Process, lane: usize, host: &SoftwareHost) -> Result<Connection, RunError> {
     let program = env::current_exe().map_err(doing("find the path of this program"))?;
     let base = rundir::base().map_err(doing("make the folder for software hosts"))?;
-    let key = key(owner, lane, &program, host)
-        .map_err(doing(format!("look at the program {}", program.display())))?;
+    let key = key(owner, lane, &program, host).map_err(doing(format!(
+        "look at the program {} (if it was built again meanwhile, run this again)",
+        program.display()
+    )))?;
     // Held until somebody listens, so that two that come at once share one host.
     let _lock = rundir::lock(&base).map_err(doing("lock the folder for software hosts"))?;
     rundir::remove_stale(&base).map_err(doing("remove what an ended software host left"))?;
