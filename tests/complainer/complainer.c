@@ -100,10 +100,7 @@ static int __init complainer_init(void)
 	} else if (!strcmp(how, "use-after-free")) {
 		use_after_free();
 	} else if (!strcmp(how, "hang")) {
-		/*
-		 * The kernel searches every ten seconds, and tells from the second time on:
-		 * at the latest after twenty, twice or more when it searched soon.
-		 */
+		/* The kernel searches every ten seconds, and tells from the second time on. */
 		schedule_timeout_uninterruptible(30 * HZ);
 	} else if (!strcmp(how, "out-of-memory")) {
 		/* Ends when the kernel has ended this very task. */
